@@ -1,0 +1,185 @@
+"""What gateway.toml says, after it has been understood: frozen, no defaults left open.
+
+Sizes are bytes, times are seconds. gateway.config.load makes these; every other room
+takes the part it needs.
+
+Imports: the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: `host:port`, `[v6]:port` or `unix:/path`."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""  # of a Unix socket; then host and port are empty
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """[server]."""
+
+    listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
+    public_url: str | None = None
+    hosts: frozenset[str] = frozenset()  # lower-case; with the services' hosts
+    own_prefix: str = "/auth"
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    max_head: int = 16 * 1024
+    max_headers: int = 100
+    max_token: int = 8 * 1024
+    max_body: int = 10 * 1024 * 1024
+    header_timeout: float = 10.0
+    body_timeout: float = 30.0  # between two reads of a body
+    idle_timeout: float = 60.0
+    max_connections: int = 10_000
+    max_connections_per_peer: int = 1_000  # not for loopback and trusted proxies
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """[admin]: a Unix socket of mode 0600, or loopback with a token."""
+
+    listen: Address = Address(path=".gateway/admin.sock")
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """[store]. `url` may hold a password."""
+
+    url: str = field(default="memory", repr=False)
+
+    @property
+    def is_memory(self) -> bool:
+        return self.url == "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where an issuer's keys come from; exactly one of these is set."""
+
+    jwks_url: str | None = None
+    jwks_file: str | None = None  # absolute
+    discover: bool = False  # <issuer>/.well-known/openid-configuration
+    pem: bytes | None = None  # a public key or certificate, PEM
+    secret: bytes | None = field(default=None, repr=False)  # HS*
+    ca_file: str | None = None  # a CA of its own for the two fetched kinds
+    proxy: str | None = None  # http(s)://host:port; never from the environment
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMapping:
+    """[issuer.x.roles]."""
+
+    claim: tuple[str, ...] = ()  # a path; one element is one claim name as it stands
+    map: Mapping[str, str] | None = None
+    allow: frozenset[str] = frozenset()  # the only roles this issuer may assert
+    split: bool = False  # a string claim is split at spaces
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRule:
+    """[issuer.x.scope]."""
+
+    claim: str = "scope"
+    user: Literal["limit", "grant", "ignore"] = "limit"
+    service: Literal["limit", "grant", "ignore"] = "grant"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """[issuer.x]."""
+
+    name: str
+    issuer: str  # compared octet by octet with `iss`
+    keys: KeySource
+    audience: frozenset[str]
+    algorithms: frozenset[str]
+    token_types: frozenset[str]  # lower-case, without "application/"
+    leeway: float = 30.0
+    max_lifetime: float = 24 * 3600.0
+    token_id: str = "jti"  # noqa: S105  (the name of a claim)
+    roles: RoleMapping = RoleMapping()
+    scope: ScopeRule = ScopeRule()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """[identity], or its override in [upstream.x.identity]."""
+
+    issuer: str
+    keys: str  # "dir:/abs" or "file:/abs"
+    algorithm: Literal["ES256", "EdDSA", "RS256"] = "ES256"
+    ttl: float = 60.0
+    claims: tuple[str, ...] = ("client_id", "roles", "scope", "acr", "auth_time")
+    headers: Mapping[str, str] = field(default_factory=dict)  # header -> claim
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRules:
+    """[headers]."""
+
+    strip: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    underscores: Literal["drop", "reject", "pass"] = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """[upstream.x] timeout."""
+
+    connect: float = 2.0
+    send_idle: float = 30.0
+    first_byte: float = 30.0
+    idle: float = 60.0
+    total: float | None = None  # "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """[upstream.x]: one URL for now; balancing comes with its issue."""
+
+    name: str
+    address: Address  # TCP, or the Unix socket
+    authority: str  # host[:port] as the upstream's own Host
+    host: str = "client"  # "client" | "upstream" | a name
+    timeout: Timeouts = Timeouts()
+    pass_credentials: bool = False
+    keep_alive: float = 4.0  # seconds an idle connection is kept
+    max_idle: int = 256  # idle connections kept
+    identity: Identity | None = None  # None: [identity]
+
+
+@dataclass(frozen=True, slots=True)
+class Weakening:
+    """Something that makes the gate weaker, shown by `gateway check`."""
+
+    what: str  # e.g. 'public route "orders.status"'
+    why: str  # the reason given for it, "" where there is none
+    place: str  # file:line:col
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole of gateway.toml."""
+
+    server: Server
+    probes: Address | None
+    admin: Admin | None
+    store: Store
+    issuers: Mapping[str, Issuer]
+    identity: Identity | None
+    headers: HeaderRules
+    upstreams: Mapping[str, Upstream]
+    log_query: frozenset[str] = frozenset()  # query names the access log may show
+    weakenings: tuple[Weakening, ...] = ()
+    accepted: tuple[str, ...] = ()  # [[check.accept]] what
+    outage_revocation: Literal["deny"] = "deny"

@@ -1,0 +1,284 @@
+"""The vocabulary of the house.
+
+Read this file first. A request becomes, in this order, a RequestHead, a
+Credential, a Principal and a Permit; at any step it can become a Denial. To hold
+the later type is the proof that the earlier step was done. Whoever has to be told
+something from outside yields a Need and is told.
+
+Imports: the standard library only.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeVar
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields in the order received; names lower-case, values without the
+white space around them."""
+
+PrincipalKind = Literal["user", "service", "api_key", "anonymous"]
+CredentialKind = Literal["bearer"]
+Access = Literal["public", "authenticated", "optional", "require"]
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Reason(enum.StrEnum):
+    """Why a request was refused: one stable word, for logs, tests and `explain`.
+
+    The client never sees it. gateway.wire.problems turns it into a status.
+    """
+
+    # The message itself (gateway.proxy, gateway.wire.request)
+    REQUEST_MALFORMED = "request.malformed"  # framing; `at` names the rule
+    REQUEST_TIMEOUT = "request.timeout"
+    HEAD_TOO_LARGE = "head.too_large"
+    BODY_TOO_LARGE = "body.too_large"
+    METHOD_UNSUPPORTED = "method.unsupported"  # CONNECT, TRACE
+    UPGRADE_REFUSED = "upgrade.refused"
+    TARGET_AMBIGUOUS = "target.ambiguous"
+    HOST_MALFORMED = "host.malformed"
+    HOST_UNKNOWN = "host.unknown"
+    # The route
+    ROUTE_UNKNOWN = "route.unknown"
+    METHOD_NOT_ALLOWED = "method.not_allowed"
+    # The credential
+    CREDENTIAL_MISSING = "credential.missing"
+    CREDENTIAL_MALFORMED = "credential.malformed"
+    CREDENTIAL_AMBIGUOUS = "credential.ambiguous"
+    CREDENTIAL_IN_QUERY = "credential.in_query"
+    CREDENTIAL_UNRECOGNISED = "credential.unrecognised"
+    # The token: authenticate
+    TOKEN_MALFORMED = "token.malformed"  # noqa: S105
+    ISSUER_UNTRUSTED = "token.issuer"
+    TYPE_FORBIDDEN = "token.type"
+    ALGORITHM_FORBIDDEN = "token.algorithm"
+    KEY_UNKNOWN = "token.key"
+    SIGNATURE_INVALID = "token.signature"
+    CLAIM_INVALID = "token.claim"  # `at` names the claim
+    LIFETIME_TOO_LONG = "token.lifetime"
+    # The token: accept
+    TOKEN_EXPIRED = "token.expired"  # noqa: S105
+    TOKEN_NOT_YET_VALID = "token.early"  # noqa: S105
+    AUDIENCE_WRONG = "token.audience"
+    ISSUER_NOT_ACCEPTED = "token.issuer_not_accepted"
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    # The permission
+    PERMISSION_MISSING = "permission.missing"  # `at` names the first that is missing
+    CONDITION_FAILED = "condition.failed"  # `at` names the condition
+    CONDITION_UNKNOWN = "condition.unknown"  # could not be evaluated: denies
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A refusal. An ordinary answer, not an exception."""
+
+    reason: Reason
+    at: str = ""  # what exactly: a claim, a permission, a condition; never a value
+    needed: tuple[str, ...] = ()  # methods for `Allow`, permissions for `scope=`
+    route: Route | None = None  # as far as it was known, for the log
+    principal: Principal | None = None
+
+    def __str__(self) -> str:
+        return f"{self.reason}:{self.at}" if self.at else str(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of the connection."""
+
+    address: str  # as the socket gives it, IPv4-mapped IPv6 normalised; "" for unix
+    trusted: bool = False  # one of [server].trusted_proxies: its word counts (R17)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """Everything of a request but its body, read once from the raw bytes.
+
+    Only gateway.wire.request makes one, so that to hold it is the proof that target
+    and Host are canonical (R4, R10). `target` is what will be sent, byte for byte.
+    """
+
+    kind: Literal["http", "websocket"]
+    method: str
+    scheme: Literal["http", "https"]
+    host: str  # lower-case, without port; "" never
+    authority: bytes  # the Host field as received
+    target: bytes  # path and query as received
+    path: bytes  # the raw path
+    query: bytes | None  # the raw query without "?"; None where there is none
+    segments: tuple[str, ...]  # decoded once: b"/a/b%20c/" is ("a", "b c", "")
+    escapes: frozenset[str]  # of "%2F %5C %23 %3F %25": those the path holds
+    headers: Headers
+    peer: Peer
+    client: str  # the client's address, by R17
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What the client presented. Proves nothing yet."""
+
+    kind: CredentialKind
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A key and the one algorithm it may be used with (RFC 8725 section 3.1)."""
+
+    algorithm: str
+    key_id: str | None
+    material: Any = field(repr=False)  # a cryptography public key, or bytes for HS*
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Principal:
+    """Who the client is, once an authenticator has vouched for it.
+
+    All of it comes from verified content. (issuer, subject) names the caller.
+    """
+
+    kind: PrincipalKind
+    issuer: str  # the name in gateway.toml, not the `iss` URL
+    subject: str
+    client_id: str | None = None
+    token_id: str = ""  # `jti`, or the digest of the verified content (R50)
+    session_id: str | None = None  # `sid`
+    family: str | None = None
+    issued_at: float | None = None  # Unix seconds
+    not_before: float | None = None  # Unix seconds
+    expires_at: float = float("inf")  # Unix seconds
+    leeway: float = 0.0  # seconds; its issuer's
+    auth_time: float | None = None  # Unix seconds
+    acr: str | None = None
+    amr: tuple[str, ...] = ()
+    audience: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    scope: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = NOTHING  # verified, read-only
+    # What a revocation may name it by: gateway.tokens.fingerprints, 16 bytes each.
+    fingerprints: Fingerprints | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """The names under which a principal's token can be revoked, hashed.
+
+    `token` and `session` are revoked or not. `subject` and `client` carry a
+    cut-off T: whatever was issued at or before T is revoked.
+    """
+
+    token: bytes
+    session: bytes | None
+    subject: bytes
+    client: bytes | None
+
+
+ANONYMOUS = Principal("anonymous", "", "")
+
+
+class Unavailable(Exception):  # noqa: N818  (an outage is a state, not an error)
+    """Something we depend on did not answer. Says nothing about the client.
+
+    `dependency` is a name from our own words ("revocation store", "issuer corp"),
+    never an address.
+    """
+
+    def __init__(self, dependency: str, retry_after: int = 1) -> None:
+        super().__init__(f"{dependency} did not answer")
+        self.dependency = dependency
+        self.retry_after = retry_after  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNeeded:
+    """Answered with a VerificationKey, or None: the issuer publishes no such key.
+
+    `key_id` None asks for the only key of an issuer whose tokens name none.
+    """
+
+    issuer: str
+    key_id: str | None
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationNeeded:
+    """Answered with a bool. Asked only while the local mirror is not live."""
+
+    principal: Principal
+
+
+Need = KeyNeeded | RevocationNeeded
+T = TypeVar("T")
+Steps = Generator[Need, Any, T]
+"""A computation that yields what it needs to be told, and returns a T."""
+
+
+class Rule(Protocol):
+    """What a route asks beyond `Route.needed`, compiled by gateway.policy."""
+
+    def judge(self, case: Case) -> Steps[Denial | None]:
+        """Return None to let *case* pass.
+
+        Raises:
+            Unavailable: What decides here did not answer, and nothing else decides.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One [[route]] of the policy, or a service's default, compiled."""
+
+    id: str
+    service: str
+    upstream: str  # the name of an [upstream.x]
+    access: Access
+    needed: int = 0  # the permissions that must all be granted, as bits
+    rule: Rule | None = None  # the rest of `require`, where there is more
+    issuers: frozenset[str] = frozenset()  # names of the issuers whose tokens count
+    audience: frozenset[str] | None = None  # None: what its issuer's section says
+    credentials: frozenset[str] = frozenset({"bearer"})
+    strip: int = 0  # bytes of the raw path to leave out before sending
+    escapes: frozenset[str] = frozenset()  # of "%2F ...": what its path may hold
+    max_body: int | None = None  # bytes; None: the server's
+    pass_credentials: bool = False
+    bind_request: bool = False  # identity = { bind = "request" }
+    place: str = ""  # file:line, for explain and check
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a rule is asked to judge."""
+
+    head: RequestHead
+    route: Route
+    params: Mapping[str, str]
+    principal: Principal
+    granted: int  # permissions of the principal, as bits
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Proof that a request was decided, and exactly what will be sent.
+
+    Only gateway.decision makes one.
+    """
+
+    route: Route
+    params: Mapping[str, str]
+    principal: Principal
+    granted: int  # permissions of the principal, as bits
+    upstream: str
+    target: bytes
+    reserved: bool = False  # one of our own endpoints: upstream is SELF
+
+
+SELF = "self"
+"""The upstream that answers for our own endpoints."""
