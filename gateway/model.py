@@ -193,6 +193,8 @@ class Unavailable(Exception):  # noqa: N818  (an outage is a state, not an error
         super().__init__(f"{dependency} did not answer")
         self.dependency = dependency
         self.retry_after = retry_after  # seconds
+        self.route: Route | None = None  # as far as it was known, for the log
+        self.principal: Principal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,7 @@ class Route:
     issuers: frozenset[str] = frozenset()  # names of the issuers whose tokens count
     audience: frozenset[str] | None = None  # None: what its issuer's section says
     credentials: frozenset[str] = frozenset({"bearer"})
-    strip: int = 0  # bytes of the raw path to leave out before sending
+    strip: int = 0  # leading segments of the path to leave out before sending
     escapes: frozenset[str] = frozenset()  # of "%2F ...": what its path may hold
     max_body: int | None = None  # bytes; None: the server's
     pass_credentials: bool = False

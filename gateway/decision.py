@@ -1,0 +1,289 @@
+"""The main path: may this request pass?
+
+    head -> host -> own path -> route -> credential -> principal
+         -> accepted here and now -> not revoked -> authorized -> Permit
+
+Each step either hands the next one what it needs or ends the matter, and every
+`return` of a denial below is a place where a request can stop. There are no others.
+What is known is read; what is not is yielded as a Need, and whoever drives the steps
+answers it. The same steps therefore serve the protocol's callback, which can't wait,
+and the doors that can.
+
+Imports: gateway.model, gateway.policy, gateway.tokens, gateway.wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.model import (
+    ANONYMOUS,
+    NOTHING,
+    SELF,
+    Case,
+    Credential,
+    CredentialKind,
+    Denial,
+    Need,
+    Permit,
+    Principal,
+    Reason,
+    RequestHead,
+    RevocationNeeded,
+    Route,
+    Steps,
+    Unavailable,
+)
+from gateway.policy.table import Policy
+from gateway.tokens.accept import accept
+from gateway.wire.credential import extract
+
+OWN = Route(
+    id="self", service="", upstream=SELF, access="public", pass_credentials=True
+)
+"""The route of our own endpoints: they look at credentials themselves."""
+
+WELL_KNOWN = (".well-known",)  # RFC 8615 section 3
+
+
+class Authenticator(Protocol):
+    """Turns one kind of token into a Principal."""
+
+    def recognises(self, token: str) -> bool:
+        """Tell from its shape alone whether *token* is of this kind."""
+        ...
+
+    def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
+        """Verify *token* as of *now* (Unix seconds)."""
+        ...
+
+
+class VerifiedTokens(Protocol):
+    """Remembers which bytes were verified, and as whom."""
+
+    def get(self, kind: CredentialKind, token: str) -> Principal | None: ...
+
+    def put(self, kind: CredentialKind, token: str, principal: Principal) -> None: ...
+
+
+class Mirror(Protocol):
+    """What this process knows of revocations."""
+
+    def check_now(self, principal: Principal) -> bool | None:
+        """Return None when it can't tell, because it is not live."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A decision that has to wait for *need* before *steps* can go on."""
+
+    need: Need
+    steps: Steps[Permit | Denial]
+
+
+class Decider:
+    """Decides requests against one policy. Holds no state of its own.
+
+    Args:
+        policy: Routes, permissions, roles.
+        authenticators: Asked in this order; the first that recognises a token has
+            the last word.
+        verified: The verified-token cache.
+        mirror: The local view of the revocation list.
+        audiences: For each issuer, what its tokens may be for where a route says
+            nothing.
+        hosts: The Host values served, lower-case; empty for any valid one (R4).
+        own_prefix: The segments of [server].own_prefix.
+        max_token: bytes.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        authenticators: Sequence[Authenticator],
+        verified: VerifiedTokens,
+        mirror: Mirror,
+        *,
+        audiences: Mapping[str, frozenset[str]],
+        hosts: frozenset[str] = frozenset(),
+        own_prefix: tuple[str, ...] = ("auth",),
+        max_token: int = 8 * 1024,
+    ) -> None:
+        self.policy = policy
+        self._authenticators = tuple(authenticators)
+        self._verified = verified
+        self._mirror = mirror
+        self._audiences = audiences
+        self._hosts = hosts | policy.hosts if hosts or policy.hosts else None
+        self._own = (own_prefix, WELL_KNOWN)
+        self._own_first = frozenset(prefix[0] for prefix in self._own)
+        self._max_token = max_token
+
+    def steps(self, head: RequestHead, now: float) -> Steps[Permit | Denial]:
+        """Decide *head* as of *now* (Unix seconds).
+
+        Raises:
+            Unavailable: What a Need asked for could not be had.
+        """
+        if self._hosts is not None and head.host not in self._hosts:
+            return Denial(Reason.HOST_UNKNOWN)
+
+        if head.segments[0] in self._own_first and self._is_own(head.segments):
+            if head.escapes:
+                return Denial(Reason.TARGET_AMBIGUOUS, "escape", route=OWN)
+            return Permit(OWN, NOTHING, ANONYMOUS, 0, SELF, head.target, reserved=True)
+
+        match = self.policy.match(head)
+        if isinstance(match, Denial):
+            return match
+        route, params = match
+        if route.access == "public":
+            return Permit(
+                route, params, ANONYMOUS, 0, route.upstream, _sent(head, route)
+            )
+
+        credential = extract(
+            head.headers,
+            head.query,
+            kinds=route.credentials,
+            max_token=self._max_token,
+        )
+        if isinstance(credential, Denial):
+            missing = credential.reason is Reason.CREDENTIAL_MISSING
+            if missing and route.access == "optional":
+                return Permit(
+                    route, params, ANONYMOUS, 0, route.upstream, _sent(head, route)
+                )
+            return _on(credential, route)
+
+        principal = None
+        try:
+            principal = self._verified.get(credential.kind, credential.token)
+            if principal is None:
+                verdict = yield from self._authenticate(credential, now)
+                if isinstance(verdict, Denial):
+                    return _on(verdict, route)
+                principal = verdict
+                self._verified.put(credential.kind, credential.token, principal)
+
+            # On every request, whether the token was known or not: what depends on
+            # this route and this moment is never cached.
+            audience = route.audience
+            if audience is None:
+                audience = self._audiences[principal.issuer]
+            refused = accept(
+                principal, audience=audience, issuers=route.issuers, now=now
+            )
+            if refused is not None:
+                return _on(refused, route, principal)
+
+            revoked = self._mirror.check_now(principal)
+            if revoked is None:
+                revoked = yield RevocationNeeded(principal)
+            if revoked is not False:
+                return Denial(Reason.TOKEN_REVOKED, route=route, principal=principal)
+
+            granted = self.policy.granted(principal)
+            if route.rule is not None or granted & route.needed != route.needed:
+                case = Case(head, route, params, principal, granted)
+                refused = yield from self.policy.authorize(case)
+                if refused is not None:
+                    return _on(refused, route, principal)
+        except Unavailable as outage:
+            outage.route, outage.principal = route, principal
+            raise
+
+        return Permit(
+            route, params, principal, granted, route.upstream, _sent(head, route)
+        )
+
+    def decide_now(self, head: RequestHead, now: float) -> Permit | Denial | Pending:
+        """Decide *head* without waiting, or say what has to be waited for."""
+        steps = self.steps(head, now)
+        try:
+            return Pending(next(steps), steps)
+        except StopIteration as end:
+            outcome: Permit | Denial = end.value
+            return outcome
+
+    async def decide(
+        self,
+        head: RequestHead,
+        now: float,
+        answer: Callable[[Need], Awaitable[Any]],
+    ) -> Permit | Denial:
+        """Decide *head*, waiting for what has to be waited for.
+
+        Raises:
+            Unavailable: Something needed did not answer. Never consent.
+        """
+        outcome = self.decide_now(head, now)
+        if isinstance(outcome, Pending):
+            return await finish(outcome, answer)
+        return outcome
+
+    def _authenticate(
+        self, credential: Credential, now: float
+    ) -> Steps[Principal | Denial]:
+        # The first authenticator that knows the shape has the last word. To try the
+        # next one after a refusal would let a token be read two ways.
+        for authenticator in self._authenticators:
+            if authenticator.recognises(credential.token):
+                return (yield from authenticator.authenticate(credential.token, now))
+        return Denial(Reason.CREDENTIAL_UNRECOGNISED)
+
+    def _is_own(self, segments: tuple[str, ...]) -> bool:
+        return any(segments[: len(prefix)] == prefix for prefix in self._own)
+
+
+async def finish(
+    pending: Pending, answer: Callable[[Need], Awaitable[Any]]
+) -> Permit | Denial:
+    """Drive a pending decision to its end.
+
+    Raises:
+        Unavailable: The outside did not answer. The caller answers 503; it never
+            reads this as consent.
+    """
+    need, steps = pending.need, pending.steps
+    try:
+        while True:
+            try:
+                known = await answer(need)
+            except Unavailable as outage:
+                # Into the steps, not past them: another branch of an `any` may
+                # still decide without the one who is away.
+                need = steps.throw(outage)
+            else:
+                need = steps.send(known)
+    except StopIteration as end:
+        outcome: Permit | Denial = end.value
+        return outcome
+    finally:
+        steps.close()
+
+
+def _on(denial: Denial, route: Route, principal: Principal | None = None) -> Denial:
+    return Denial(denial.reason, denial.at, denial.needed, route, principal)
+
+
+def _sent(head: RequestHead, route: Route) -> bytes:
+    """Return the target to send: what was received, or less its leading segments.
+
+    Counted in segments of the raw path, since the client may have spelt the prefix
+    with percent-encodings, and a count of bytes would cut somewhere else.
+    """
+    if not route.strip:
+        return head.target
+    path = head.path
+    at = 0
+    for _ in range(route.strip):
+        at = path.find(b"/", at + 1)
+        if at < 0:
+            at = len(path)
+            break
+    rest = path[at:] or b"/"
+    return rest if head.query is None else rest + b"?" + head.query
