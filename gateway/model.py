@@ -160,7 +160,8 @@ class Principal:
     audience: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
     scope: frozenset[str] = frozenset()
-    claims: Mapping[str, Any] = NOTHING  # verified, read-only
+    # A factory, because Python 3.11 takes a read-only mapping for a mutable default.
+    claims: Mapping[str, Any] = field(default_factory=lambda: NOTHING)  # verified
     # What a revocation may name it by: gateway.tokens.fingerprints, 16 bytes each.
     fingerprints: Fingerprints | None = None
 
