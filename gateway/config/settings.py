@@ -155,6 +155,7 @@ class Upstream:
     pass_credentials: bool = False
     keep_alive: float = 4.0  # seconds an idle connection is kept
     max_idle: int = 256  # idle connections kept
+    max_connections: int = 1024  # of one worker; a slow one must not take them all
     identity: Identity | None = None  # None: [identity]
 
 
