@@ -1,0 +1,64 @@
+# One command each; what takes more than a line is a Python program.
+
+PYTHON ?= python3
+VENV ?= .venv
+BENCH_VENV ?= .venv-bench
+UV ?= uv
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+BENCH_READY = $(BENCH_VENV)/.ready
+
+# The rooms that know no socket and no clock: every branch of them is tested.
+PURE = gateway/model.py,gateway/decision.py,gateway/wire/*,gateway/tokens/*,gateway/policy/*,gateway/identity/*,gateway/revocation/*
+
+.PHONY: help run test lint check bench e2e cov image lock
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@$(PYTHON) -c "import re; [print(f'{name:8}{text}') for name, text in re.findall(r'^(\w+):[^#\n]*## (.+)', open('Makefile').read(), re.M)]"
+
+run: $(READY)  ## start the demo: gateway, backend, tokens and calls to try
+	$(BIN)/python examples/demo.py
+
+test: $(READY)  ## run all tests; ARGS="tests/wire -k target" narrows
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test  ## format, lint, types, tests
+
+bench: $(READY) $(BENCH_READY)  ## measure against the peers; ROUNDS=5 SECONDS=5
+	$(BIN)/python -m bench.run
+
+e2e: $(READY)  ## the end-to-end tests in their long form
+	GATEWAY_E2E=full $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+cov: $(READY)  ## coverage with branches; the pure rooms must be whole
+	$(BIN)/coverage run -m pytest --ignore=tests/e2e $(ARGS)
+	$(BIN)/coverage report
+	$(BIN)/coverage report --include="$(PURE)" --fail-under=100
+
+image:  ## build the container image
+	docker build --tag auth-gateway .
+
+lock:  ## resolve the dependencies again, within pyproject.toml
+	$(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11 pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11 --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11 --extra bench -c requirements.lock pyproject.toml -o requirements-bench.lock
+
+# A stamp: the second run starts at once, and a changed lock file installs again.
+$(READY): requirements-dev.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Peers of the bench, apart from the product's own environment.
+$(BENCH_READY): requirements-bench.lock
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
