@@ -36,7 +36,7 @@ from gateway.model import (
     Steps,
     Unavailable,
 )
-from gateway.policy.table import Policy
+from gateway.policy.policy import Policy
 from gateway.tokens.accept import accept
 from gateway.wire.credential import extract
 

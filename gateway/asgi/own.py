@@ -1,0 +1,46 @@
+"""The endpoints of our own that clients and backends may reach through the data port.
+
+Imports: starlette.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.asgi.answers import problem
+
+KEY_SET_PATH = "/.well-known/gateway-identity/jwks.json"
+
+
+def own_endpoints(key_set: Callable[[], bytes]) -> Starlette:
+    """Return the app behind the upstream `self`.
+
+    Args:
+        key_set: The JWK Set that verifies our assertions (RFC 7517 section 5).
+    """
+
+    async def identity_keys(_request: Request) -> Response:
+        return Response(
+            key_set(),
+            media_type="application/jwk-set+json",
+            # Short: a backend should see the next key before it signs.
+            headers={"cache-control": "public, max-age=300"},
+        )
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        answer = problem(status, "Not one of the gateway's endpoints.", "own_endpoint")
+        if isinstance(error, HTTPException) and error.headers:
+            answer.headers.update(error.headers)  # Allow, on 405
+        return answer
+
+    return Starlette(
+        routes=[Route(KEY_SET_PATH, identity_keys, methods=["GET"])],
+        exception_handlers={HTTPException: refused},
+    )

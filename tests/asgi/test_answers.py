@@ -1,0 +1,29 @@
+"""gateway.asgi.answers: our answers as Starlette responses."""
+
+from __future__ import annotations
+
+import json
+
+from gateway.wire.problems import problem as denied
+
+from gateway.asgi.answers import problem, response
+from gateway.model import Denial, Reason
+
+
+def test_an_answer_keeps_its_headers_and_gains_none() -> None:
+    """What wire.problems made is what is sent."""
+    answer = denied(Denial(Reason.TOKEN_EXPIRED), request_id="r-1")
+
+    made = response(answer)
+
+    assert made.status_code == 401
+    assert tuple(made.raw_headers) == answer.headers
+    assert made.body == answer.body
+
+
+def test_an_operators_mistake_is_answered_in_words() -> None:
+    """The admin port speaks RFC 9457 too."""
+    made = problem(400, "exactly one is needed", "invalid_order")
+
+    assert made.media_type == "application/problem+json"
+    assert json.loads(bytes(made.body))["detail"] == "exactly one is needed"

@@ -1,0 +1,357 @@
+"""gateway.decision: each place a request can stop, and that it stops there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.decision import OWN, Pending, finish
+from gateway.model import (
+    ANONYMOUS,
+    SELF,
+    Denial,
+    Need,
+    Permit,
+    Principal,
+    Reason,
+    RequestHead,
+    RevocationNeeded,
+    Route,
+    Steps,
+    Unavailable,
+)
+from tests.fakes import ALICE, ORDERS, READ, Staff, bearer, head_of
+
+NOW = 1_000.0  # Unix seconds
+GOOD = bearer("good")
+PUBLIC = Route("status", "orders", "orders", "public")
+OPTIONAL = replace(ORDERS, access="optional", needed=0)
+
+
+def decide(
+    staff: Staff, head: RequestHead | None = None, now: float = NOW, **given: Any
+) -> Permit | Denial | Pending:
+    if head is None:
+        head = head_of(b"/orders/7", GOOD)
+    return staff.decider(**given).decide_now(head, now)
+
+
+def test_a_good_request_passes_every_step_once_and_in_order() -> None:
+    """The permit carries what the steps found, and exactly what will be sent."""
+    staff = Staff()
+
+    permit = decide(staff, head_of(b"/orders/7?a=%20", GOOD))
+
+    assert isinstance(permit, Permit)
+    assert permit.route is ORDERS
+    assert permit.principal is ALICE
+    assert (permit.upstream, permit.target) == ("orders", b"/orders/7?a=%20")
+    assert permit.granted == READ
+    assert staff.asked == ["match", "authenticate", "mirror", "granted"]
+
+
+def test_a_known_token_is_not_verified_again() -> None:
+    """It is accepted, looked up in the revocation list and authorized again."""
+    staff = Staff(known={"good": ALICE})
+
+    permit = decide(staff)
+
+    assert isinstance(permit, Permit)
+    assert staff.asked == ["match", "mirror", "granted"]
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "reason"),
+    [
+        (ALICE, 2_001.0, Reason.TOKEN_EXPIRED),
+        (
+            replace(ALICE, audience=frozenset({"other"})),
+            NOW,
+            Reason.AUDIENCE_WRONG,
+        ),
+        (replace(ALICE, not_before=1_001.0), NOW, Reason.TOKEN_NOT_YET_VALID),
+        (replace(ALICE, issuer="partner"), NOW, Reason.ISSUER_NOT_ACCEPTED),
+    ],
+)
+def test_a_known_token_is_accepted_anew_on_every_request(
+    known: Principal, now: float, reason: Reason
+) -> None:
+    """What depends on this route and this moment is never cached (R65)."""
+    staff = Staff(
+        known={"good": known}, route=replace(ORDERS, audience=frozenset({"api"}))
+    )
+
+    outcome = decide(staff, now=now)
+
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is reason
+
+
+TWICE = head_of(b"/orders/7", GOOD, GOOD)
+IN_QUERY = head_of(b"/orders/7?access_token=x")
+
+
+@pytest.mark.parametrize(
+    ("staff", "head", "reason", "steps"),
+    [
+        (Staff(route=Denial(Reason.ROUTE_UNKNOWN)), None, Reason.ROUTE_UNKNOWN, 1),
+        (Staff(), head_of(), Reason.CREDENTIAL_MISSING, 1),
+        (Staff(), TWICE, Reason.CREDENTIAL_AMBIGUOUS, 1),
+        (Staff(), IN_QUERY, Reason.CREDENTIAL_IN_QUERY, 1),
+        (
+            Staff(),
+            head_of(b"/orders/7", bearer("odd")),
+            Reason.CREDENTIAL_UNRECOGNISED,
+            1,
+        ),
+        (
+            Staff(Denial(Reason.SIGNATURE_INVALID)),
+            None,
+            Reason.SIGNATURE_INVALID,
+            2,
+        ),
+        (
+            Staff(replace(ALICE, expires_at=999.0)),
+            None,
+            Reason.TOKEN_EXPIRED,
+            2,
+        ),
+        (Staff(mirror=True), None, Reason.TOKEN_REVOKED, 3),
+        (Staff(granted_bits=0), None, Reason.PERMISSION_MISSING, 5),
+        (
+            Staff(
+                route=replace(ORDERS, needed=3),
+                granted_bits=1,
+            ),
+            None,
+            Reason.PERMISSION_MISSING,
+            5,
+        ),
+    ],
+)
+def test_the_first_denial_is_the_last_word(
+    staff: Staff, head: RequestHead | None, reason: Reason, steps: int
+) -> None:
+    """A denied request reaches no later step, so none can undo the denial."""
+    outcome = decide(staff, head)
+
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is reason
+    assert len(staff.asked) == steps
+    if steps > 1:
+        assert outcome.route is staff.route
+
+
+def test_a_rule_is_asked_where_a_route_has_one() -> None:
+    """Its denial names route and principal, for the log."""
+
+    class Never:
+        def judge(self, _case: Any) -> Steps[Denial | None]:
+            raise AssertionError("the policy asks it")
+            yield
+
+    staff = Staff(
+        route=replace(ORDERS, rule=Never()),
+        verdict=Denial(Reason.CONDITION_FAILED, "owner"),
+    )
+
+    outcome = decide(staff)
+
+    assert isinstance(outcome, Denial)
+    assert str(outcome) == "condition.failed:owner"
+    assert outcome.principal is ALICE
+
+    passing = decide(replace(staff, verdict=None, asked=[]))
+
+    assert isinstance(passing, Permit)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "policy_hosts", "is_served"),
+    [
+        (frozenset(), frozenset(), True),
+        (frozenset({"api.example"}), frozenset(), True),
+        (frozenset(), frozenset({"api.example"}), True),
+        (frozenset({"other.example"}), frozenset({"third.example"}), False),
+    ],
+)
+def test_only_hosts_that_are_served_are_looked_at(
+    hosts: frozenset[str], policy_hosts: frozenset[str], is_served: bool
+) -> None:
+    """The allow-list is [server].hosts with the services' hosts; none: any (R4)."""
+    outcome = decide(Staff(hosts=policy_hosts), hosts=hosts)
+
+    if is_served:
+        assert isinstance(outcome, Permit)
+    else:
+        assert outcome == Denial(Reason.HOST_UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("target", "is_own"),
+    [
+        (b"/auth", True),
+        (b"/auth/token", True),
+        (b"/.well-known/jwks.json", True),
+        (b"/authority", False),
+        (b"/api/auth", False),
+    ],
+)
+def test_our_own_paths_go_to_ourselves(target: bytes, is_own: bool) -> None:
+    """They are looked at before any route, so that none can take them."""
+    staff = Staff(route=Denial(Reason.ROUTE_UNKNOWN))
+
+    outcome = decide(staff, head_of(target))
+
+    if is_own:
+        assert isinstance(outcome, Permit)
+        assert (outcome.upstream, outcome.route) == (SELF, OWN)
+        assert outcome.reserved
+        assert not staff.asked
+    else:
+        assert outcome == Denial(Reason.ROUTE_UNKNOWN)
+
+
+def test_an_own_prefix_of_two_segments_is_compared_whole() -> None:
+    """`/gw/auth` is ours, `/gw/other` is not."""
+    staff = Staff(route=Denial(Reason.ROUTE_UNKNOWN))
+
+    ours = decide(staff, head_of(b"/gw/auth/x"), own_prefix=("gw", "auth"))
+    theirs = decide(staff, head_of(b"/gw/other"), own_prefix=("gw", "auth"))
+
+    assert isinstance(ours, Permit)
+    assert isinstance(theirs, Denial)
+
+
+def test_an_own_path_with_an_encoded_delimiter_is_ambiguous() -> None:
+    """No route allows it there, because there is no route (R10)."""
+    outcome = decide(Staff(), head_of(b"/auth/a%2Fb"))
+
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is Reason.TARGET_AMBIGUOUS
+
+
+def test_a_public_route_looks_at_no_credential() -> None:
+    """Not even at a malformed one: it is the backend's affair (DESIGN section 4)."""
+    staff = Staff(route=PUBLIC)
+
+    outcome = decide(staff, TWICE)
+
+    assert isinstance(outcome, Permit)
+    assert outcome.principal is ANONYMOUS
+    assert staff.asked == ["match"]
+
+
+def test_optional_means_nobody_or_somebody_but_never_a_bad_token() -> None:
+    """No credential is anonymous; one that is not believed is refused."""
+    nobody = decide(Staff(route=OPTIONAL), head_of())
+    somebody = decide(Staff(route=OPTIONAL))
+    bad = decide(Staff(Denial(Reason.SIGNATURE_INVALID), route=OPTIONAL))
+    two = decide(Staff(route=OPTIONAL), TWICE)
+
+    assert isinstance(nobody, Permit)
+    assert nobody.principal is ANONYMOUS
+    assert isinstance(somebody, Permit)
+    assert somebody.principal is ALICE
+    assert isinstance(bad, Denial)
+    assert isinstance(two, Denial)
+
+
+@pytest.mark.parametrize(
+    ("strip", "target", "sent"),
+    [
+        (0, b"/api/orders/7", b"/api/orders/7"),
+        (2, b"/api/orders/7?x=1", b"/7?x=1"),
+        (2, b"/%61pi/orders/7", b"/7"),
+        (2, b"/api/orders", b"/"),
+        (2, b"/api/orders?x", b"/?x"),
+        (2, b"/api/orders/", b"/"),
+        (2, b"/api/orders?", b"/?"),
+    ],
+)
+def test_a_prefix_is_stripped_by_segments_of_what_was_received(
+    strip: int, target: bytes, sent: bytes
+) -> None:
+    """However the client spelt the prefix; the rest is sent byte for byte."""
+    outcome = decide(Staff(route=replace(PUBLIC, strip=strip)), head_of(target))
+
+    assert isinstance(outcome, Permit)
+    assert outcome.target == sent
+
+
+@pytest.mark.parametrize(("store", "permitted"), [(False, True), (True, False)])
+async def test_while_the_mirror_is_not_live_the_store_is_asked(
+    store: bool, permitted: bool
+) -> None:
+    """The same steps go on with its answer; there is no second order."""
+    staff = Staff(mirror=None, store=store)
+
+    pending = decide(staff)
+    outcome = await staff.decider().decide(head_of(b"/", GOOD), NOW, staff.answer)
+
+    assert isinstance(pending, Pending)
+    assert pending.need == RevocationNeeded(ALICE)
+    assert isinstance(outcome, Permit if permitted else Denial)
+
+
+async def test_an_outage_is_not_consent() -> None:
+    """With mirror and store out of reach no permit is made, and none is refused."""
+    staff = Staff(mirror=None, store=Unavailable("revocation store"))
+    pending = decide(staff)
+
+    assert isinstance(pending, Pending)
+    with pytest.raises(Unavailable) as outage:
+        await finish(pending, staff.answer)
+
+    assert outage.value.route is ORDERS
+    assert outage.value.principal is ALICE
+    assert staff.asked == ["match", "authenticate", "mirror", "store"]
+
+
+def test_an_outage_without_a_need_is_none_either() -> None:
+    """An authenticator that knows at once that its source is away says so."""
+    with pytest.raises(Unavailable) as outage:
+        decide(Staff(Unavailable("issuer corp")))
+
+    assert outage.value.principal is None
+
+
+async def test_an_outage_reaches_the_steps_which_may_decide_without_it() -> None:
+    """It is thrown in at the Need, so that another branch of an `any` can win."""
+
+    class Sturdy(Staff):
+        def authenticate(self, _token: str, _now: float) -> Steps[Principal | Denial]:
+            try:
+                yield RevocationNeeded(ALICE)
+            except Unavailable:
+                known = yield RevocationNeeded(ALICE)
+                assert known is False
+            return ALICE
+
+    answers: list[Any] = [Unavailable("issuer corp"), False]
+
+    async def answer(_need: Need) -> Any:
+        given = answers.pop(0)
+        if isinstance(given, Unavailable):
+            raise given
+        return given
+
+    pending = decide(Sturdy())
+    assert isinstance(pending, Pending)
+
+    outcome = await finish(pending, answer)
+
+    assert isinstance(outcome, Permit)
+    assert not answers
+
+
+async def test_what_needs_nothing_is_decided_without_waiting() -> None:
+    """`decide` and `decide_now` are one path."""
+    staff = Staff()
+
+    outcome = await staff.decider().decide(head_of(b"/", GOOD), NOW, staff.answer)
+
+    assert isinstance(outcome, Permit)
+    assert "store" not in staff.asked
