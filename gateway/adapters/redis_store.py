@@ -1,0 +1,455 @@
+"""The revocation list that gateways share, in Redis 7 or Valkey.
+
+What a reader should know first. One connection for each process; checks that arrive
+in the same turn of the event loop, or while an exchange is under way, go out together
+in the next one. The exchange belongs to a task of its own, never to a caller, and
+every reply repeats a number that its command carried: a caller who is cancelled can't
+leave an answer behind for the next one (CVE-2023-28858, I7). Whatever goes wrong is
+an Unavailable within the deadline, never an answer (R60), and a connection on which
+anything went wrong is not used again.
+
+Imports: gateway.clock, gateway.model, gateway.revocation.entries, hiredis, redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionBroken
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from gateway.clock import Clock
+from gateway.model import Principal, Unavailable
+from gateway.revocation.entries import (
+    Revocation,
+    cutoff_of,
+    is_revoked,
+    key_of,
+    names,
+    value_of,
+)
+
+_LOG = logging.getLogger(__name__)
+
+STORE = "revocation store"
+OPEN_AFTER = 5  # failed exchanges in a row, until checks fail at once
+PROBE_EVERY = 0.25  # seconds; with one deadline added it keeps R60's second
+MAX_WAITING = 4096  # checks and writes; whoever comes after them fails at once
+MAX_CHECKS = 256  # in one exchange: a thousand GETs are half a millisecond of Redis
+MAX_WRITES = 64  # in one exchange, so that a bulk of them does not hold up checks
+
+# Neither script is a plain command, for a reason. MGET answers "nothing there" for a
+# key of another type, which would read as "not revoked"; GET in a script says so. And
+# `#!lua` without flags makes Redis refuse the script where it would refuse a write:
+# on a replica, which may not have heard of a revocation yet, and on a store too full
+# to take one. Such a store is away.
+_CHECK = b"""#!lua
+local reply = {ARGV[1]}
+for place, key in ipairs(KEYS) do
+  local held = redis.pcall('GET', key)
+  if type(held) == 'table' and held.err then
+    if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+    held = ''
+  end
+  reply[place + 1] = held
+end
+return reply
+"""
+# A union: the later cut-off and the later end win, in whichever order they come, and
+# what this version can't read stays as it is.
+_REVOKE = b"""#!lua
+local key, value, life = KEYS[1], ARGV[2], ARGV[3]
+local held = redis.pcall('GET', key)
+if type(held) == 'table' and held.err then
+  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+  held = ''
+end
+if held then
+  local past = tonumber(string.match(held, '^1:(%d+%.?%d*)$') or '')
+  if past and past < tonumber(string.sub(value, 3)) then
+    redis.call('SET', key, value, 'KEEPTTL')
+  end
+  redis.call('PEXPIRE', key, life, 'GT')
+else
+  redis.call('SET', key, value, 'PX', life)
+end
+return {ARGV[1], 'revoked'}
+"""
+
+
+# Redis knows a script it has run by this digest.
+_DIGEST = {
+    script: hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+    for script in (_CHECK, _REVOKE)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One run of a script."""
+
+    script: bytes
+    keys: tuple[bytes, ...]
+    args: tuple[bytes, ...]  # the first is the number that the reply repeats
+
+    def packed(self, *, whole: bool) -> bytes:
+        script = self.script
+        head = (b"EVAL", script) if whole else (b"EVALSHA", _DIGEST[script])
+        command: Any = (*head, b"%d" % len(self.keys), *self.keys, *self.args)
+        packed: bytes = hiredis.pack_command(command)
+        return packed
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Somebody who waits for the next exchange; the answer None is a failure."""
+
+    keys: dict[bytes, bytes]  # name -> key, of a check
+    write: tuple[bytes, ...]  # key, value, life in ms; empty for a check
+    answer: asyncio.Future[dict[bytes, float | None] | None]
+
+
+class RedisRevocations:
+    """A RevocationList in Redis, asked each time.
+
+    Args:
+        url: redis://, rediss:// or unix://, with the password in it.
+        clock: For the life of what is written.
+        deadline: Seconds from a question to its answer or Unavailable.
+
+    Raises:
+        ValueError: *url* is none of these; the message does not quote it.
+    """
+
+    def __init__(self, url: str, clock: Clock, *, deadline: float = 0.150) -> None:
+        self._connect = _connector(url, deadline)
+        self._clock = clock
+        self._deadline = deadline
+        self._numbers = itertools.count(1)
+        self._connection: AbstractConnection | None = None
+        self._checks: deque[_Waiting] = deque()
+        self._writes: deque[_Waiting] = deque()
+        # Not app.spawn: these two live no longer than their exchange or the outage,
+        # and what goes wrong in them is an answer to whoever waits.
+        self._sender: asyncio.Task[None] | None = None
+        self._prober: asyncio.Task[None] | None = None
+        self._failures = 0  # exchanges in a row
+        self._fault: str | None = None  # set while the circuit is open
+        self._closed = False
+
+    def check_now(self, principal: Principal) -> bool | None:  # noqa: ARG002
+        # Only the store knows.
+        return None
+
+    async def check(self, principal: Principal) -> bool:
+        keys = {name: key_of(kind, name) for kind, name in names(principal)}
+        found = await self._ask(keys) if keys else {}
+        # By item, not by `get`: a name that was never asked for is a bug, not a "no".
+        return is_revoked(principal, found.__getitem__)
+
+    async def revoke(self, entry: Revocation) -> None:
+        life = max(1, math.ceil((entry.until - self._clock.wall()) * 1000))
+        write = (
+            key_of(entry.kind, entry.name),
+            value_of(entry.cutoff),
+            b"%d" % life,
+        )
+        await self._ask({}, write)
+
+    async def probe(self) -> None:
+        await self._ask({}, even_if_open=True)
+
+    def health(self) -> str | None:
+        return self._fault and f"{STORE} is away: {self._fault}"
+
+    async def aclose(self) -> None:
+        self._closed = True
+        tasks = [task for task in (self._sender, self._prober) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._give_up()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(RedisError):
+                await connection.disconnect()
+
+    async def _ask(
+        self,
+        keys: dict[bytes, bytes],
+        write: tuple[bytes, ...] = (),
+        *,
+        even_if_open: bool = False,
+    ) -> dict[bytes, float | None]:
+        """Return what the store holds for the names in *keys*, after *write*."""
+        queue = self._writes if write else self._checks
+        open_ = self._fault is not None and not even_if_open
+        if self._closed or open_ or len(queue) >= MAX_WAITING:
+            raise Unavailable(STORE)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(keys, write, loop.create_future())
+        queue.append(waiting)
+        if self._sender is None:
+            # It starts in the next turn of the loop, and so takes along whoever else
+            # comes in this one.
+            self._sender = loop.create_task(self._send())
+        try:
+            async with asyncio.timeout(self._deadline):
+                found = await waiting.answer
+        except TimeoutError:
+            found = None
+        if found is None:
+            # One of one's own: whoever catches it writes route and principal into it.
+            raise Unavailable(STORE)
+        return found
+
+    async def _send(self) -> None:
+        """Serve whoever waits, one exchange after the other, until nobody does."""
+        try:
+            while checks_and_writes := self._take():
+                checks, writes = checks_and_writes
+                try:
+                    await self._exchange(checks, writes)
+                finally:
+                    _fail(checks)
+                    _fail(writes)
+                if self._fault is not None:
+                    self._give_up()
+        finally:
+            self._sender = None
+
+    def _take(self) -> tuple[list[_Waiting], list[_Waiting]] | None:
+        checks = _first(self._checks, MAX_CHECKS)
+        writes = _first(self._writes, MAX_WRITES)
+        return (checks, writes) if checks or writes else None
+
+    async def _exchange(self, checks: list[_Waiting], writes: list[_Waiting]) -> None:
+        """Answer *checks* and *writes*; those left unanswered have failed."""
+        error: Exception | None
+        try:
+            async with asyncio.timeout(self._deadline):
+                reused = self._connection is not None
+                try:
+                    error = await self._talk(checks, writes)
+                except (ConnectionBroken, _Garbled):
+                    # The other end may have hung up while nobody looked: that says
+                    # nothing about the store. Both scripts may run twice.
+                    if not reused:
+                        raise
+                    await self._drop()
+                    error = await self._talk(checks, writes)
+        except Exception as caught:  # noqa: BLE001  (a parser fed with anything at all)
+            error = caught
+        except BaseException:
+            await self._drop()
+            raise
+        if error is None:
+            self._succeeded()
+        else:
+            # Also after a mere error reply: a store that has become a replica may by
+            # now be another one behind the same name.
+            await self._drop()
+            self._failed(error)
+
+    async def _talk(
+        self, checks: list[_Waiting], writes: list[_Waiting]
+    ) -> Exception | None:
+        """Send, read, and hand out the answers.
+
+        Returns:
+            The first error reply. Whom it concerns stays unanswered.
+        """
+        # The same user asking ten times in one turn is one question.
+        keys: dict[bytes, bytes] = {}
+        for check in checks:
+            keys.update(check.keys)
+        calls = [
+            _Call(_REVOKE, (key,), (self._number(), value, life))
+            for key, value, life in (write.write for write in writes)
+        ]
+        calls.append(_Call(_CHECK, tuple(keys.values()), (self._number(),)))
+        *written, held = await self._run(calls)
+
+        for write, reply in zip(writes, written, strict=True):
+            if isinstance(reply, list):
+                if reply != [b"revoked"]:
+                    raise _Garbled
+                _answer(write, {})
+        if isinstance(held, list):
+            found = _read(keys, held)
+            for check in checks:
+                _answer(check, found)
+        errors = (reply for reply in (held, *written) if isinstance(reply, Exception))
+        return next(errors, None)
+
+    async def _run(self, calls: list[_Call]) -> list[list[Any] | ResponseError]:
+        """Return the replies to *calls*, in one round trip.
+
+        A second one, with the scripts' text, follows if the store has been restarted
+        and knows them no more.
+        """
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
+        replies = await _round_trip(connection, calls, whole=False)
+        unknown = [
+            place
+            for place, reply in enumerate(replies)
+            if isinstance(reply, NoScriptError)
+        ]
+        if unknown:
+            again = await _round_trip(
+                connection, [calls[place] for place in unknown], whole=True
+            )
+            for place, reply in zip(unknown, again, strict=True):
+                replies[place] = reply
+        return replies
+
+    def _number(self) -> bytes:
+        return b"%d" % next(self._numbers)
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+
+    def _succeeded(self) -> None:
+        self._failures = 0
+        if self._fault is not None:
+            self._fault = None
+            _LOG.warning("%s is back", STORE)
+
+    def _failed(self, error: Exception) -> None:
+        # The class of an error and no more: its text may hold an address.
+        fault = type(error).__name__
+        self._failures += 1
+        if self._fault is not None:
+            self._fault = fault
+        elif self._failures >= OPEN_AFTER:
+            self._fault = fault
+            _LOG.warning("%s is away: %s", STORE, fault)
+            # In the background, not with the next check: with no traffic, as while
+            # readiness fails, an outage would never be seen to end.
+            loop = asyncio.get_running_loop()
+            self._prober = loop.create_task(self._probe_until_back())
+
+    async def _probe_until_back(self) -> None:
+        while self._fault is not None:
+            await asyncio.sleep(PROBE_EVERY)
+            with suppress(Unavailable):
+                await self.probe()
+
+    def _give_up(self) -> None:
+        """Fail whoever waits."""
+        for queue in (self._checks, self._writes):
+            _fail(queue)
+            queue.clear()
+
+
+class _Garbled(Exception):  # noqa: N818  (what the other end said)
+    """A reply that is none to what was asked."""
+
+
+def _connector(url: str, deadline: float) -> Callable[[], AbstractConnection]:
+    """Return what makes a connection to *url*."""
+    try:
+        options: dict[str, Any] = dict(parse_url(url))
+    except ValueError:
+        # "Port could not be cast to integer value as 'half of the password'".
+        raise ValueError(
+            "[store] url is not a redis://, rediss:// or unix:// URL"
+        ) from None
+    kind = options.pop("connection_class", Connection)
+    # A query string must not bring back what is settled here: retries, longer
+    # timeouts, decoding. What it may say is about TLS, and the database.
+    for name in options:
+        if name not in _FROM_URL and not name.startswith("ssl_"):
+            raise ValueError(f"[store] url does not take {name!r}")
+    options |= {
+        "retry": Retry(NoBackoff(), 0),
+        # The deadline around a whole exchange bounds each part of it. A second one
+        # within would cost a task for each write (Python 3.11), a fifth of a check.
+        "socket_timeout": None,
+        "socket_connect_timeout": deadline,
+        "client_name": "auth-gateway",
+        "decode_responses": False,
+        "protocol": 2,  # no pushes, and what RESP3 adds is not used
+    }
+    if "path" not in options:
+        options["socket_keepalive"] = True
+
+    def connect() -> AbstractConnection:
+        connection: AbstractConnection = kind(**options)
+        return connection
+
+    connect()  # so that a bad option is found now
+    return connect
+
+
+_FROM_URL = {"host", "port", "path", "db", "username", "password"}
+
+
+async def _round_trip(
+    connection: AbstractConnection, calls: list[_Call], *, whole: bool
+) -> list[list[Any] | ResponseError]:
+    await connection.send_packed_command(
+        b"".join([call.packed(whole=whole) for call in calls]), check_health=False
+    )
+    replies: list[list[Any] | ResponseError] = []
+    for call in calls:
+        try:
+            reply = await connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            replies.append(error)
+            continue
+        if not isinstance(reply, list) or reply[:1] != [call.args[0]]:
+            raise _Garbled
+        replies.append(reply[1:])
+    return replies
+
+
+def _read(keys: dict[bytes, bytes], held: list[Any]) -> dict[bytes, float | None]:
+    """Return the cut-off for each name in *keys*."""
+    if len(held) != len(keys) or not all(
+        value is None or isinstance(value, bytes) for value in held
+    ):
+        raise _Garbled
+    return {
+        name: None if value is None else cutoff_of(value)
+        for name, value in zip(keys, held, strict=True)
+    }
+
+
+def _first(queue: deque[_Waiting], count: int) -> list[_Waiting]:
+    """Take up to *count* of those in *queue* who still wait."""
+    taken: list[_Waiting] = []
+    while queue and len(taken) < count:
+        waiting = queue.popleft()
+        if not waiting.answer.done():
+            taken.append(waiting)
+    return taken
+
+
+def _answer(waiting: _Waiting, found: dict[bytes, float | None] | None) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_result(found)
+
+
+def _fail(several: list[_Waiting] | deque[_Waiting]) -> None:
+    for waiting in several:
+        _answer(waiting, None)
