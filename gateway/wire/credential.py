@@ -1,0 +1,84 @@
+"""Finding the credential in a request head (RFC 6750 section 2, R8).
+
+Only what a route accepts counts. Two of a kind are refused rather than ranked, since
+the upstream might have picked the other one; and a token in the query is refused
+because it is then in every log on the way (RFC 6750 section 2.3). Nothing is verified
+here: to find a token and to believe it are two things.
+
+Imports: gateway.model, gateway.wire.framing.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_plus
+
+from gateway.model import Credential, Denial, Headers, Reason
+
+# b64token, RFC 6750 section 2.1, without the `=` it may end in. Deleting what is
+# allowed costs a third of matching it.
+_B64TOKEN = b"-._~+/0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+_SINGLE = frozenset({b"authorization", b"dpop", b"x-api-key"})
+
+_PAIRS = re.compile(r"[&;]")
+
+
+def extract(
+    headers: Headers,
+    query: bytes | None,
+    *,
+    kinds: frozenset[str],
+    max_token: int,
+) -> Credential | Denial:
+    """Return the one credential that counts.
+
+    Args:
+        headers: Of the whole head.
+        query: The raw query.
+        kinds: The kinds of credential that the route accepts.
+        max_token: bytes; a longer one is refused unread.
+    """
+    # Spelt out or encoded; everything else can't name it.
+    if (
+        query is not None
+        and (b"%" in query or b"access" in query.lower())
+        and _names_token(query)
+    ):
+        return Denial(Reason.CREDENTIAL_IN_QUERY)
+
+    single: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _SINGLE:
+            if name in single:
+                return Denial(Reason.CREDENTIAL_AMBIGUOUS, "one field twice")
+            single[name] = value
+    authorization = single.get(b"authorization")
+    if authorization is None or "bearer" not in kinds:
+        return Denial(Reason.CREDENTIAL_MISSING)
+
+    scheme, _, token = authorization.partition(b" ")
+    if scheme != b"Bearer" and scheme.lower() != b"bearer":
+        if not scheme:
+            return Denial(Reason.CREDENTIAL_MALFORMED, "no scheme")
+        return Denial(Reason.CREDENTIAL_MISSING, "another scheme")
+    token = token.lstrip(b" ")  # credentials = auth-scheme 1*SP token68
+    if len(token) > max_token:
+        return Denial(Reason.CREDENTIAL_MALFORMED, "too long")
+    padding = token.translate(None, _B64TOKEN)
+    if token == padding or padding.strip(b"=") or not token.endswith(padding):
+        return Denial(Reason.CREDENTIAL_MALFORMED, "not a b64token")
+    return Credential("bearer", token.decode("ascii"))
+
+
+def _names_token(query: bytes) -> bool:
+    """Tell whether a parameter of *query* is `access_token` to any reader.
+
+    PHP reads `access.token`, ` access token` and `access_token[]` as that name too.
+    """
+    for pair in _PAIRS.split(query.decode("latin-1")):
+        name = unquote_plus(pair.partition("=")[0], errors="replace").lower()
+        name = name.lstrip(" ").partition("[")[0].partition("\0")[0]
+        if re.sub("[ .]", "_", name) == "access_token":
+            return True
+    return False
