@@ -150,7 +150,9 @@ class Signer:
         fields = ((ASSERTION, assertion), *copied)
         if request is None:
             until = self._renewal(principal, now)
-            self._keep((principal, upstream, generation), (now, until, scope, fields))
+            if now < until:
+                key = (principal, upstream, generation)
+                self._keep(key, (now, until, scope, fields))
         return fields
 
     def _claims(
@@ -199,7 +201,8 @@ class Signer:
         self._held[key] = held
         self._held.move_to_end(key)
         # Two for each that comes: what is over goes long before the bound is reached,
-        # and with it the principal, but no request pays for a sweep.
+        # and with it the principal, but no request pays for a sweep. The one that came
+        # is last, and not over: it stays.
         for _ in range(2):
             oldest = next(iter(self._held))
             if self._held[oldest][1] > held[0] and len(self._held) <= self._max_entries:
