@@ -24,6 +24,7 @@ class Problem:
     message: str
     suggestion: str = ""  # 'did you mean "orders:cancel_any"? (policies/roles.toml:3)'
     value: str = ""  # the offending string within `at`, to mark it alone
+    key: bool = False  # mark the key at `at`, not its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,9 @@ class ServiceSpec:
     write: str | None = None
     audience: tuple[str, ...] | None = None
     inside: str | None = None
+    # What its protected routes do unless they say otherwise: "strip" | "pass", from
+    # the [upstream.x] it names.
+    credentials_to_upstream: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
