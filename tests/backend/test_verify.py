@@ -371,6 +371,24 @@ def test_what_was_verified_with_a_key_ends_with_the_key() -> None:
     assert fault(by, text) is Fault.KEY
 
 
+def test_what_a_key_verified_while_it_was_replaced_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may take the key out between the look and the note."""
+    by = verifier()
+    find = by.keys.find
+
+    def replaced(key_id: str) -> object:
+        by.keys.version += 1
+        return find(key_id)
+
+    monkeypatch.setattr(by.keys, "find", replaced)
+
+    by.verify(GOOD, now=NOW)
+
+    assert not by._held
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """And remembering changes no answer."""
     by = verifier()
