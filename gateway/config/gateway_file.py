@@ -1,0 +1,361 @@
+"""gateway.toml as pydantic models: every key, its type, default and meaning.
+
+Unknown keys are errors and types are strict. The descriptions go into the JSON Schema.
+What takes more than one key to judge is judged in gateway.config.build.
+
+Imports: the standard library, gateway.config.fields, gateway.config.settings,
+gateway.config.syntax, pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, InstanceOf
+
+from gateway.config import syntax
+from gateway.config.fields import (
+    Algorithm,
+    Duration,
+    DurationOrNone,
+    HeaderName,
+    HeaderPattern,
+    Host,
+    Listen,
+    Network,
+    Or,
+    Origin,
+    Reference,
+    ScopeChoice,
+    Size,
+    Table,
+    Text,
+    between_sizes,
+    between_times,
+    checked,
+    from_text,
+    key,
+    text_schema,
+)
+from gateway.config.settings import Address
+
+
+def _one(said: object) -> object:
+    if said != 1 or isinstance(said, bool):
+        raise ValueError("one worker is all there is, until there is a supervisor")
+    return said
+
+
+def _address_or_none(text: str) -> Address | None:
+    return None if text == "none" else syntax.address(text)
+
+
+class Server(Table):
+    """Where clients connect, and how much of them is borne."""
+
+    listen: list[Listen] = key(
+        "Where to listen: host:port, [v6]:port or unix:/path.",
+        ["127.0.0.1:8080"],
+        min_length=1,
+    )
+    public_url: Origin | None = key(
+        "The URL under which clients reach the gateway, for metadata and challenges;"
+        " never taken from Host.",
+        None,
+    )
+    hosts: list[Host] = key(
+        "With the services' hosts, the Host fields that are served; others are 421."
+        " Neither set: any valid Host.",
+        [],
+    )
+    own_prefix: Annotated[str, checked(syntax.own_prefix)] = key(
+        "The path of the gateway's own endpoints; no route may overlap it.", "/auth"
+    )
+    trusted_proxies: list[Network] = key(
+        "Peers whose X-Forwarded-* fields are believed; loopback is not implied.", []
+    )
+    workers: Annotated[Literal[1], BeforeValidator(_one)] = key(
+        "Worker processes; 1 for now.", 1
+    )
+    max_head: Annotated[Size, between_sizes(1024, 1024**2)] = key(
+        "Request line and header fields together; more is 431.", "16 KiB"
+    )
+    max_headers: int = key(
+        "Header fields of a request; more is 431.", 100, ge=1, le=1000
+    )
+    max_token: Annotated[Size, between_sizes(256, 1024**2)] = key(
+        "A bearer token; a longer one is 400.", "8 KiB"
+    )
+    max_body: Size = key(
+        "A request's body, unless its route says otherwise; more is 413.", "10 MiB"
+    )
+    header_timeout: Annotated[Duration, between_times(0.1, 600)] = key(
+        "Until a request's head has arrived.", "10s"
+    )
+    body_timeout: Annotated[Duration, between_times(0.1, 3600)] = key(
+        "Between two pieces of a request's body.", "30s"
+    )
+    idle_timeout: Annotated[Duration, between_times(0.1, 3600)] = key(
+        "An idle keep-alive connection is kept.", "1m"
+    )
+    max_connections: int = key(
+        "Client connections at a time.", 10_000, ge=1, le=1_000_000
+    )
+    max_connections_per_peer: int = key(
+        "Client connections of one address at a time; loopback and trusted proxies"
+        " are not counted.",
+        1_000,
+        ge=1,
+        le=1_000_000,
+    )
+
+
+class Probes(Table):
+    """/livez /readyz /startupz /metrics, and nothing else."""
+
+    listen: Listen = key("Where to listen.")
+
+
+class Admin(Table):
+    """/-/ endpoints: a Unix socket of mode 0600, or loopback with a token."""
+
+    listen: Annotated[
+        InstanceOf[Address] | None,
+        from_text(_address_or_none),
+        text_schema("address or none", "", "unix:/run/gw.sock", "none"),
+    ] = key('Where to listen; "none" opens no admin port.', "unix:.gateway/admin.sock")
+    token: Reference | None = key(
+        "The bearer token that callers present; required off a Unix socket. 16"
+        " characters or more.",
+        None,
+    )
+
+
+class Store(Table):
+    """Where revocations are kept."""
+
+    url: str = key(
+        "memory, redis://host:port/db, rediss://host:port/db or unix:///path."
+        " A password in it comes from env: or file:.",
+        "memory",
+    )
+
+
+class Outage(Table):
+    """What happens while the store is away: one line for each use."""
+
+    revocation: Literal["deny", "allow-stale"] = key(
+        "deny: a request that needs the store is 503.", "deny"
+    )
+
+
+class IssuerRoles(Table):
+    """Which roles an issuer's tokens carry."""
+
+    claim: Annotated[
+        list[Text],
+        Field(min_length=1),
+        Or(
+            lambda said: [said] if isinstance(said, str) else said,
+            {"type": "string", "minLength": 1},
+        ),
+    ] = key(
+        "Where they stand: a string is one claim name as it is, dots and all; a list"
+        " is a path."
+    )
+    map: dict[Text, Text] | None = key(
+        "Values of the claim to roles; without it they are roles as they are.", None
+    )
+    allow: list[Text] = key(
+        "The only roles that this issuer may assert; others are ignored.", min_length=1
+    )
+    split: bool = key("Split a string claim at its spaces.", default=False)
+
+
+class IssuerScope(Table):
+    """What the scope of an issuer's tokens grants. There is no default."""
+
+    claim: Text = key("Where the scope stands.", "scope")
+    user: ScopeChoice = key(
+        "A user's token. limit: a permission that a role grants and the scope names;"
+        " grant: what the scope names; ignore: what the roles grant."
+    )
+    service: ScopeChoice = key(
+        "The same for a service's token, whose subject is its client (RFC 9068)."
+    )
+
+
+class Issuer(Table):
+    """Who may mint tokens for us. Exactly one of jwks, pem and secret."""
+
+    issuer: Text = key("The `iss` of its tokens, compared octet by octet.")
+    jwks: Text | None = key(
+        'Its keys: "discover" (OpenID), an https URL, or "file:..." of a JWK Set.', None
+    )
+    pem: Reference | None = key("Its public key or certificate, PEM.", None)
+    secret: Reference | None = key(
+        "The secret shared with it, for HS* alone: 32, 48, 64 bytes or more for HS256,"
+        " HS384, HS512.",
+        None,
+    )
+    ca_file: Text | None = key(
+        "Certificates to trust for its URLs instead of the system's, PEM.", None
+    )
+    proxy: Origin | None = key(
+        "The HTTP proxy to its URLs; the environment's is not used.", None
+    )
+    audience: list[Text] = key(
+        "Its tokens are for us if their `aud` names one of these.", min_length=1
+    )
+    algorithms: list[Algorithm] = key(
+        "The only ones that its signatures may use.", min_length=1
+    )
+    token_types: list[Text] = key(
+        'The `typ` of its access tokens: "at+jwt" (RFC 9068), "JWT".', min_length=1
+    )
+    leeway: Annotated[Duration, between_times(0, 60)] = key(
+        "By how much its clock may differ from ours.", "30s"
+    )
+    max_lifetime: Annotated[Duration, between_times(1, 400 * 86400)] = key(
+        "Longer-lived tokens are refused; bounds how long a revocation is kept.", "1d"
+    )
+    token_id: Text = key(
+        "The claim that names a token; one without it is known by its digest.", "jti"
+    )
+    roles: IssuerRoles | None = key("Which roles its tokens carry; none without.", None)
+    scope: IssuerScope = key("What the scope of its tokens grants.")
+
+
+class Identity(Table):
+    """What upstreams receive: a short-lived JWT in X-Gateway-Assertion."""
+
+    issuer: Text = key("Its `iss`; never that of a token issuer.")
+    keys: Text = key(
+        '"dir:..." of PEM files (the newest valid one signs, all are published), or'
+        ' "file:..." of one.'
+    )
+    algorithm: Literal["ES256", "EdDSA", "RS256"] = key("What it signs with.", "ES256")
+    ttl: Annotated[Duration, between_times(1, 60)] = key(
+        "How long an assertion is valid; never longer than the caller's token.", "1m"
+    )
+    claims: list[Text] = key(
+        "What is told beside subject and source.",
+        ["client_id", "roles", "scope", "acr", "auth_time"],
+    )
+    headers: dict[HeaderName, Text] = key(
+        "Plain copies for backends that read headers: header to claim.", {}
+    )
+
+
+class UpstreamIdentity(Table):
+    """What this upstream receives otherwise than [identity] says."""
+
+    issuer: Text | None = key("As in [identity].", None)
+    keys: Text | None = key("As in [identity].", None)
+    algorithm: Literal["ES256", "EdDSA", "RS256"] | None = key(
+        "As in [identity].", None
+    )
+    ttl: Annotated[Duration, between_times(1, 60)] | None = key(
+        "As in [identity].", None
+    )
+    claims: list[Text] | None = key("As in [identity].", None)
+    headers: dict[HeaderName, Text] | None = key("As in [identity].", None)
+
+
+class Headers(Table):
+    """Request headers on their way to an upstream, beyond the built-in rules."""
+
+    strip: list[HeaderPattern] = key("Also removed.", [])
+    keep: list[HeaderPattern] = key("Not removed, though reserved: a weakening.", [])
+    underscores: Literal["drop", "reject", "pass"] = key(
+        "Names with an underscore: drop the field, reject the request (400), pass.",
+        "drop",
+    )
+
+
+class Timeouts(Table):
+    """How long an upstream may take."""
+
+    connect: Annotated[Duration, between_times(0.001, 600)] = key("To connect.", "2s")
+    send_idle: Annotated[Duration, between_times(0.001, 86400)] = key(
+        "While it takes nothing more of the request.", "30s"
+    )
+    first_byte: Annotated[Duration, between_times(0.001, 86400)] = key(
+        "From the request to the first byte of the answer.", "30s"
+    )
+    idle: Annotated[Duration, between_times(0.001, 86400)] = key(
+        "Between two pieces of the answer.", "1m"
+    )
+    total: Annotated[DurationOrNone, between_times(0.001, 86400)] = key(
+        "The whole exchange.", "none"
+    )
+
+
+class Upstream(Table):
+    """A backend."""
+
+    urls: list[Text] = key("http://host:port or unix:/path; one for now.", min_length=1)
+    host: Text = key(
+        'The Host it receives: "client" (the client\'s, validated), "upstream" (the'
+        " URL's), or a name.",
+        "client",
+    )
+    timeout: Timeouts = key("How long it may take.", {})
+    credentials_to_upstream: Literal["strip", "pass"] = key(
+        "Whether the client's credential travels on; routes may say otherwise.", "strip"
+    )
+    keep_alive: Annotated[Duration, between_times(0, 3600)] = key(
+        "An idle connection to it is kept; shorter than it keeps its own.", "4s"
+    )
+    max_idle: int = key("Idle connections to it that are kept.", 256, ge=0, le=65536)
+    identity: UpstreamIdentity | None = key(
+        "What it receives otherwise than [identity] says.", None
+    )
+
+
+class Accept(Table):
+    """A weakening that somebody has looked at."""
+
+    what: Text = key("As `gateway check` prints it.")
+    why: Text = key("The reason.")
+
+
+class Check(Table):
+    """What `gateway check` is told."""
+
+    accept: list[Accept] = key("Weakenings that somebody has looked at.", [])
+
+
+class Log(Table):
+    """The access log."""
+
+    query: list[Text] = key(
+        "Names of query parameters whose values may appear; others never do.", []
+    )
+
+
+class Gateway(Table):
+    """gateway.toml: the plumbing, owned by operators."""
+
+    version: int = key("The version of this format: 1.", ge=1, le=1)
+    policies: list[Text] = key(
+        "Globs of service files, relative to the file that says them."
+    )
+    roles: list[Text] = key(
+        "Globs of operators' policy files: only these may use `inherits` and `*`, or"
+        " grant what they do not declare.",
+        [],
+    )
+    server: Server = key("Where clients connect.", {})
+    probes: Probes | None = key("Health and metrics.", None)
+    admin: Admin = key("The admin port.", {})
+    store: Store = key("Where revocations are kept.", {})
+    outage: Outage = key("What happens while the store is away.", {})
+    issuer: dict[str, Issuer] = key("Token issuers by name.", {})
+    identity: Identity | None = key(
+        "What upstreams receive; required unless every route is public.", None
+    )
+    headers: Headers = key("Request headers on their way to an upstream.", {})
+    upstream: dict[str, Upstream] = key("Backends by name.", {})
+    check: Check = key("What `gateway check` is told.", {})
+    log: Log = key("The access log.", {})

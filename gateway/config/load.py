@@ -1,0 +1,335 @@
+"""From files to settings and policy, or to every problem at once.
+
+Nothing of a configuration with one problem is used. What is said about a problem
+names keys and places; a value that came from env: or file: is in no message (R96).
+
+Imports: the standard library, gateway.config.*, gateway.policy.compile,
+gateway.policy.spec, gateway.policy.suggest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.config import build
+from gateway.config.documents import (
+    Document,
+    SyntaxProblem,
+    merge,
+    origin,
+    read,
+    value_at,
+    without,
+)
+from gateway.config.findings import Findings
+from gateway.config.gateway_file import Gateway
+from gateway.config.identities import build_identity, check_issuer_names
+from gateway.config.issuers import build_issuers
+from gateway.config.policies import Policies, find, read_policies
+from gateway.config.problems import ConfigError, Hidden, error, line_of
+from gateway.config.references import resolve
+from gateway.config.settings import Identity, Issuer, Settings, Upstream, Weakening
+from gateway.config.upstreams import build_upstreams
+from gateway.config.validation import validate
+from gateway.policy.compile import IssuerGrants, Policy, compile_policy
+from gateway.policy.spec import KeyPath, PolicyFile, Problem
+from gateway.policy.suggest import did_you_mean
+
+__all__ = ["Acceptance", "ConfigError", "Loaded", "load"]
+
+IDENTITY_LINES = """\
+upstreams are told who calls by a signed header; add to gateway.toml
+[identity]
+issuer = "https://<your host>/identity"
+keys   = "dir:.gateway/identity"      # gateway keys generate --dir .gateway/identity"""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """One [[check.accept]]: somebody has looked at this weakening."""
+
+    what: str
+    why: str
+    place: str  # file:line
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration without problems."""
+
+    settings: Settings = field(repr=False)
+    policy: Policy = field(repr=False)
+    files: tuple[Path, ...]  # all that were read, gateway files first
+    accepted: tuple[Acceptance, ...] = field(repr=False)
+    shown: tuple[str, ...] = field(default=(), repr=False)  # their names in messages
+
+
+def load(
+    files: Sequence[Path], *, env: Mapping[str, str], base: Path | None = None
+) -> Loaded:
+    """Load the overlaid gateway *files*, the last on top, and the policies they name.
+
+    Args:
+        files: One or more gateway.toml.
+        env: The environment, for `env:` references.
+        base: What relative paths are relative to, instead of the file that says them.
+
+    Raises:
+        ConfigError: It doesn't load; says everything that is wrong.
+    """
+    if not files:
+        raise ConfigError([Problem("", (), "no config file")], "no config file")
+    documents: list[Document] = []
+    broken: list[SyntaxProblem] = []
+    for path in dict.fromkeys(file.absolute() for file in files):
+        document, problem = read(path, _shown(path))
+        documents.append(document)
+        if problem is not None:
+            broken.append(problem)
+    if broken:
+        raise error((), broken, documents, Hidden())
+
+    found = Findings(documents, base)
+    table, names = _read_table(env, found)
+    server = build.build_server(table.server, found)
+    probes = build.build_probes(table.probes, found)
+    admin = build.build_admin(table.admin, found)
+    if names.broken.isdisjoint({("server",), ("probes",), ("admin",)}):
+        build.check_listeners(server, probes, admin, found)
+    store = build.build_store(table.store, found)
+    build.check_outage(table.outage, found)
+    issuers = build_issuers(table.issuer, found)
+    identity = None
+    if table.identity is not None:
+        identity = build_identity(table.identity, found)
+    upstreams = build_upstreams(table.upstream, identity, found)
+    identities = _identities(identity, upstreams)
+    urls = {name: issuer.issuer for name, issuer in table.issuer.items()}
+    check_issuer_names(identities, urls, found)
+    headers = build.build_headers(
+        table.headers, [each for _, each in identities], found
+    )
+    query = build.check_log(table.log, found)
+
+    policies = read_policies(
+        find(table.policies, ("policies",), found, _shown),
+        find(table.roles, ("roles",), found, _shown),
+        upstreams=upstreams,
+        names=names.upstreams,
+        env=env,
+        found=found,
+        shown=_shown,
+    )
+    everything = [*documents, *policies.documents]
+    policy = None
+    if policies.is_whole:
+        _check_reach(policies, table, names, found)
+        policy = _compile(policies, issuers, names, server.own_prefix, found)
+    hidden = found.hidden
+    if policy is None or found.problems or policies.broken:
+        raise error(found.problems, policies.broken, everything, hidden)
+
+    if not server.hosts and not policy.hosts:
+        found.weak(("server",), "any Host")
+    settings = Settings(
+        server=server,
+        probes=probes,
+        admin=admin,
+        store=store,
+        issuers=issuers,
+        identity=identity,
+        headers=headers,
+        upstreams=upstreams,
+        log_query=query,
+        weakenings=(*found.weakenings, *_weak_routes(policy, hidden)),
+        accepted=tuple(accept.what for accept in table.check.accept),
+        outage_revocation="deny",
+    )
+    accepted = []
+    for index, accept in enumerate(table.check.accept):
+        at: KeyPath = ("check", "accept", index)
+        place = line_of(origin(documents, at), at)
+        accepted.append(
+            Acceptance(hidden.mask(accept.what), hidden.mask(accept.why), place)
+        )
+    return Loaded(
+        settings=settings,
+        policy=policy,
+        files=tuple(document.path for document in everything),
+        accepted=tuple(accepted),
+        shown=tuple(document.file for document in everything),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What the files name, whether or not it is right."""
+
+    issuers: frozenset[str]
+    upstreams: frozenset[str]
+    has_identity: bool
+    broken: frozenset[KeyPath]  # sections with a problem of their own
+
+
+def _read_table(env: Mapping[str, str], found: Findings) -> tuple[Gateway, _Names]:
+    """Return what is right of the gateway files: sections with a problem are out."""
+    resolved = resolve(
+        merge(found.documents), env=env, file_of=found.file_of, base_of=found.base_of
+    )
+    found.hidden = Hidden(resolved.hidden)
+    for at in resolved.readable:
+        found.weak(at, f"readable secret {'.'.join(map(str, at))}")
+    wrong = {problem.at for problem in resolved.problems}
+    first = validate(
+        Gateway, resolved.data, file_of=found.file_of, outside=resolved.outside
+    )
+    found.problems += resolved.problems
+    found.problems += [item for item in first.problems if item.at not in wrong]
+    sections = frozenset(map(_section, (*first.broken, *wrong)))
+    rest = without(resolved.data, sections)
+    # These two have no default; that they are missing has been noted.
+    again = validate(
+        Gateway, {"version": 1, "policies": [], **rest}, file_of=found.file_of
+    )
+    assert again.model is not None, "what is left had no problem"
+    if value_at(resolved.data, ("policies",)) == []:
+        found.problem(("policies",), "policies: must not be empty")
+    named = {
+        kind: frozenset(value_at(resolved.data, (kind,)) or ())
+        if isinstance(value_at(resolved.data, (kind,)), Mapping)
+        else frozenset()
+        for kind in ("issuer", "upstream")
+    }
+    names = _Names(
+        named["issuer"], named["upstream"], "identity" in resolved.data, sections
+    )
+    return again.model, names
+
+
+def _section(at: KeyPath) -> KeyPath:
+    """Return the table that a problem at *at* makes useless."""
+    return at[:2] if at[:1] in (("issuer",), ("upstream",)) else at[:1]
+
+
+def _identities(
+    identity: Identity | None, upstreams: Mapping[str, Upstream]
+) -> list[tuple[KeyPath, Identity]]:
+    found: list[tuple[KeyPath, Identity]] = []
+    if identity is not None:
+        found.append((("identity",), identity))
+    found.extend(
+        (("upstream", name, "identity"), upstream.identity)
+        for name, upstream in upstreams.items()
+        if upstream.identity is not None
+    )
+    return found
+
+
+def _check_reach(
+    policies: Policies, table: Gateway, names: _Names, found: Findings
+) -> None:
+    """Note what the routes need and gateway.toml doesn't give."""
+    needy = [file for file in policies.files if _is_protected(file)]
+    if needy and not names.issuers:
+        found.problem(
+            (),
+            "no [issuer.x]: nobody could call a route that is not public",
+            "add one: docs/config.md, Issuers",
+        )
+    if not names.has_identity:
+        for file in needy:
+            assert file.service is not None, "a protected file has a service"
+            upstream = table.upstream.get(file.service.upstream)
+            if upstream is None or upstream.identity is None:
+                found.problem(
+                    (),
+                    f'[identity] is missing: service "{file.service.name}" has routes'
+                    " that are not public",
+                    IDENTITY_LINES,
+                )
+                break
+    declared = {role.name for file in policies.files for role in file.roles}
+    for name, issuer in table.issuer.items():
+        if issuer.roles is None or {issuer.scope.user, issuer.scope.service} == {
+            "grant"
+        }:
+            continue  # its roles count for nothing here
+        for index, role in enumerate(issuer.roles.allow):
+            if role not in declared:
+                found.problem(
+                    ("issuer", name, "roles", "allow", index),
+                    f'no policy file has [roles."{role}"]: it would grant nothing',
+                    did_you_mean(role, declared),
+                )
+
+
+def _is_protected(file: PolicyFile) -> bool:
+    """Tell whether a token is asked for anywhere in *file*."""
+    service = file.service
+    if service is None:
+        return False
+    has_default = service.read is not None or service.write is not None
+    return has_default or any(route.access != "public" for route in file.routes)
+
+
+def _compile(
+    policies: Policies,
+    issuers: Mapping[str, Issuer],
+    names: _Names,
+    own_prefix: str,
+    found: Findings,
+) -> Policy | None:
+    """Compile the policy; None, and problems, if it doesn't."""
+    # An issuer with a problem of its own still is one: the policy may name it.
+    grants = {
+        name: IssuerGrants(name, frozenset(), "ignore", "ignore")
+        for name in names.issuers
+    }
+    for name, issuer in issuers.items():
+        grants[name] = IssuerGrants(
+            name, issuer.roles.allow, issuer.scope.user, issuer.scope.service
+        )
+    by_file = {document.file: document for document in policies.documents}
+    outcome = compile_policy(
+        policies.files,
+        issuers=grants,
+        upstreams=names.upstreams | policies.upstreams,
+        own_prefix=own_prefix,
+        line=lambda file, at: line_of(by_file[file], at),
+    )
+    if isinstance(outcome, Policy):
+        return outcome
+    found.problems += outcome
+    return None
+
+
+def _weak_routes(policy: Policy, hidden: Hidden) -> list[Weakening]:
+    """List what routes weaken, each with the reason that its author gave."""
+    weak: list[Weakening] = []
+    for listing in policy.listings:
+        route = listing.route
+        if route.access == "public":
+            weak.append(
+                Weakening(f"public route {route.id}", listing.reason, route.place)
+            )
+        elif route.pass_credentials:
+            weak.append(
+                Weakening(f"credentials passed on by route {route.id}", "", route.place)
+            )
+        if route.escapes:
+            why = f"allows {' '.join(sorted(route.escapes))} in its path"
+            weak.append(Weakening(f"escapes in route {route.id}", why, route.place))
+    return [
+        Weakening(hidden.mask(item.what), hidden.mask(item.why), item.place)
+        for item in weak
+    ]
+
+
+def _shown(path: Path) -> str:
+    """Name *path* as people here would: relative to where they are."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
