@@ -113,9 +113,13 @@ def load(
     )
     query = build.check_log(table.log, found)
 
+    before = len(found.problems)
+    services = find(table.policies, ("policies",), found, _shown)
+    operators = find(table.roles, ("roles",), found, _shown)
+    all_found = before == len(found.problems)
     policies = read_policies(
-        find(table.policies, ("policies",), found, _shown),
-        find(table.roles, ("roles",), found, _shown),
+        services,
+        operators,
         upstreams=upstreams,
         names=names.upstreams,
         env=env,
@@ -124,7 +128,7 @@ def load(
     )
     everything = [*documents, *policies.documents]
     policy = None
-    if policies.is_whole:
+    if policies.is_whole and all_found:
         _check_reach(policies, table, names, found)
         policy = _compile(policies, issuers, names, server.own_prefix, found)
     hidden = found.hidden
@@ -188,7 +192,7 @@ def _read_table(env: Mapping[str, str], found: Findings) -> tuple[Gateway, _Name
     found.problems += resolved.problems
     found.problems += [item for item in first.problems if item.at not in wrong]
     sections = frozenset(map(_section, (*first.broken, *wrong)))
-    rest = without(resolved.data, sections)
+    rest = without(resolved.data, (*first.loose, *sections))
     # These two have no default; that they are missing has been noted.
     again = validate(
         Gateway, {"version": 1, "policies": [], **rest}, file_of=found.file_of

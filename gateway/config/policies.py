@@ -142,8 +142,11 @@ def _validated(
         out.is_whole = False
         return None
     numbers = tuple(number for number in range(len(routes)) if number not in bad)
-    rest = without(data, [("route",)])
-    rest["route"] = [routes[number] for number in numbers]
+    rest = without(data, [("route",), *first.loose])
+    rest["route"] = [
+        without(routes[number], [at[2:] for at in first.loose if at[1:2] == (number,)])
+        for number in numbers
+    ]
     again = validate(written.Policy, rest, file_of=found.file_of)
     assert again.model is not None, "what is left had no problem"
     return _Table(again.model, numbers)

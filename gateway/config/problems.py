@@ -200,7 +200,7 @@ def _line(problem: Problem, span: Span, document: Document) -> tuple[str, int, i
         first, last = max(mask.start, at), min(mask.stop, end)
         if first < last:
             show(_printable(text[at - begin : first - begin]), first - at)
-            show(f'"{MASK}"', last - first)
+            show(MASK, last - first)
     show(_printable(text[at - begin :]), end - at)
     shown = "".join(pieces)
     start, width = marks[0], max(1, marks[1] - marks[0])

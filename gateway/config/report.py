@@ -65,11 +65,12 @@ def _weakenings(
         yield _table("Accepted:", rows)
     stale = [item for item in accepted if item.what not in shown]
     if stale:
-        rows = []
+        unknown = []
         for item in stale:
             close = nearest(item.what, shown)
-            rows.append((item.what, f'meant "{close}"?' if close else "", item.place))
-        yield _table("Accepted, but there is no such weakening:", rows)
+            hint = f'did you mean "{close}"?' if close else ""
+            unknown.append((item.what, hint, item.place))
+        yield _table("Accepted, but there is no such weakening:", unknown)
     if not weakenings:
         yield "No weakenings."
 

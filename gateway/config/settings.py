@@ -14,8 +14,21 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Quiet:
+    """Shows no value in repr(): any of them may be what `env:` or `file:` gave (R96).
+
+    A name stands in the file itself, as a key, and is shown.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        name = getattr(self, "name", "")
+        return f"{type(self).__name__}({name})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Address(Quiet):
     """Where to listen: `host:port`, `[v6]:port` or `unix:/path`."""
 
     host: str = ""
@@ -23,8 +36,8 @@ class Address:
     path: str = ""  # of a Unix socket; then host and port are empty
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+@dataclass(frozen=True, slots=True, repr=False)
+class Server(Quiet):
     """[server]."""
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
@@ -43,40 +56,40 @@ class Server:
     max_connections_per_peer: int = 1_000  # not for loopback and trusted proxies
 
 
-@dataclass(frozen=True, slots=True)
-class Admin:
+@dataclass(frozen=True, slots=True, repr=False)
+class Admin(Quiet):
     """[admin]: a Unix socket of mode 0600, or loopback with a token."""
 
     listen: Address = Address(path=".gateway/admin.sock")
-    token: str | None = field(default=None, repr=False)
+    token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+@dataclass(frozen=True, slots=True, repr=False)
+class Store(Quiet):
     """[store]. `url` may hold a password."""
 
-    url: str = field(default="memory", repr=False)
+    url: str = "memory"
 
     @property
     def is_memory(self) -> bool:
         return self.url == "memory"
 
 
-@dataclass(frozen=True, slots=True)
-class KeySource:
+@dataclass(frozen=True, slots=True, repr=False)
+class KeySource(Quiet):
     """Where an issuer's keys come from; exactly one of these is set."""
 
     jwks_url: str | None = None
     jwks_file: str | None = None  # absolute
     discover: bool = False  # <issuer>/.well-known/openid-configuration
     pem: bytes | None = None  # a public key or certificate, PEM
-    secret: bytes | None = field(default=None, repr=False)  # HS*
+    secret: bytes | None = None  # HS*
     ca_file: str | None = None  # a CA of its own for the two fetched kinds
     proxy: str | None = None  # http(s)://host:port; never from the environment
 
 
-@dataclass(frozen=True, slots=True)
-class RoleMapping:
+@dataclass(frozen=True, slots=True, repr=False)
+class RoleMapping(Quiet):
     """[issuer.x.roles]."""
 
     claim: tuple[str, ...] = ()  # a path; one element is one claim name as it stands
@@ -85,8 +98,8 @@ class RoleMapping:
     split: bool = False  # a string claim is split at spaces
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeRule:
+@dataclass(frozen=True, slots=True, repr=False)
+class ScopeRule(Quiet):
     """[issuer.x.scope]."""
 
     claim: str = "scope"
@@ -94,8 +107,8 @@ class ScopeRule:
     service: Literal["limit", "grant", "ignore"] = "grant"
 
 
-@dataclass(frozen=True, slots=True)
-class Issuer:
+@dataclass(frozen=True, slots=True, repr=False)
+class Issuer(Quiet):
     """[issuer.x]."""
 
     name: str
@@ -111,8 +124,8 @@ class Issuer:
     scope: ScopeRule = ScopeRule()
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+@dataclass(frozen=True, slots=True, repr=False)
+class Identity(Quiet):
     """[identity], or its override in [upstream.x.identity]."""
 
     issuer: str
@@ -123,8 +136,8 @@ class Identity:
     headers: Mapping[str, str] = field(default_factory=dict)  # header -> claim
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderRules:
+@dataclass(frozen=True, slots=True, repr=False)
+class HeaderRules(Quiet):
     """[headers]."""
 
     strip: tuple[str, ...] = ()
@@ -143,8 +156,8 @@ class Timeouts:
     total: float | None = None  # "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+@dataclass(frozen=True, slots=True, repr=False)
+class Upstream(Quiet):
     """[upstream.x]: one URL for now; balancing comes with its issue."""
 
     name: str
@@ -168,8 +181,8 @@ class Weakening:
     place: str  # file:line:col
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+@dataclass(frozen=True, slots=True, repr=False)
+class Settings(Quiet):
     """The whole of gateway.toml."""
 
     server: Server

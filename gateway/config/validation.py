@@ -20,7 +20,7 @@ from gateway.config.documents import value_at
 from gateway.config.fields import LATER
 from gateway.config.problems import quoted
 from gateway.policy.spec import KeyPath, Problem
-from gateway.policy.suggest import did_you_mean
+from gateway.policy.suggest import did_you_mean, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -50,11 +50,16 @@ For example:
 
 @dataclass(frozen=True, slots=True)
 class Validated(Generic[M]):
-    """The model, or the problems and where they are."""
+    """The model, or the problems and where they are.
+
+    `loose` are unknown keys that stand for no known one: without them the rest can
+    still be judged.
+    """
 
     model: M | None
     problems: tuple[Problem, ...] = ()
     broken: tuple[KeyPath, ...] = ()
+    loose: tuple[KeyPath, ...] = ()
 
 
 def validate(
@@ -81,7 +86,12 @@ def validate(
     problems = tuple(
         _problem(model, data, detail, file_of, outside) for detail in details
     )
-    return Validated(None, problems, tuple(detail["loc"] for detail in details))
+    broken: list[KeyPath] = []
+    loose: list[KeyPath] = []
+    for detail in details:
+        at = detail["loc"]
+        (loose if _is_loose(model, data, detail) else broken).append(at)
+    return Validated(None, problems, tuple(broken), tuple(loose))
 
 
 def label(at: KeyPath, data: Mapping[str, Any]) -> str:
@@ -119,6 +129,8 @@ def _problem(
         message = f'{route}missing key "{last}"{where}'
         field = _model_at(model, table).model_fields[str(last)]
         suggestion = f"{last}: {field.description}"
+        if last == "version":
+            suggestion = "version = 1"
         if last == "scope":
             suggestion = SCOPE_CHOICES.format(table=".".join(map(str, at)))
         return Problem(file_of(table), table, message, suggestion)
@@ -142,6 +154,16 @@ def _problem(
     name = next((part for part in reversed(at) if isinstance(part, str)), "")
     prefix = f"{route}{name}: " if name else route
     return Problem(file_of(at), at, prefix + message, suggestion, key=is_key)
+
+
+def _is_loose(
+    model: type[BaseModel], data: Mapping[str, Any], detail: ErrorDetails
+) -> bool:
+    at: KeyPath = detail["loc"]
+    if detail["type"] != "extra_forbidden":
+        return False
+    meant = nearest(str(at[-1]), _fields(_model_at(model, at[:-1])))
+    return meant is None or meant in value_at(data, at[:-1])
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
