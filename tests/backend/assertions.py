@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from typing import Any
 
@@ -56,11 +57,14 @@ def fields(
     request: BoundRequest | None = None,
     headers: dict[str, str] | None = None,
     now: float = NOW,
+    issuer: str = ISSUER,
 ) -> tuple[tuple[bytes, bytes], ...]:
     """Return what the gateway's own signer sends to `orders`."""
+    if now != NOW:
+        who = dataclasses.replace(who, expires_at=now + 3_600)
     signer = Signer(
         KeyRing((key,)),
-        issuer=ISSUER,
+        issuer=issuer,
         issuers={"corp": "https://login.example"},
         random=bytes,
         claims=("client_id", "roles", "scope"),
