@@ -8,6 +8,7 @@ UV ?= uv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 BENCH_READY = $(BENCH_VENV)/.ready
+LOCK = $(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11
 
 # The rooms that know no socket and no clock: every branch of them is tested.
 PURE = gateway/model.py,gateway/decision.py,gateway/wire/*,gateway/tokens/*,gateway/policy/*,gateway/identity/*,gateway/revocation/*
@@ -46,9 +47,10 @@ image:  ## build the container image
 	docker build --tag auth-gateway .
 
 lock:  ## resolve the dependencies again, within pyproject.toml
-	$(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11 pyproject.toml -o requirements.lock
-	$(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11 --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
-	$(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11 --extra bench -c requirements.lock pyproject.toml -o requirements-bench.lock
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(LOCK) --extra bench -c requirements.lock pyproject.toml -o requirements-bench.lock
+	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
 
 # A stamp: the second run starts at once, and a changed lock file installs again.
 $(READY): requirements-dev.lock pyproject.toml
