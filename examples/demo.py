@@ -35,7 +35,7 @@ BODY = "-H 'Content-Type: application/json' -d '{\"item\": \"a lamp\"}'"
 PEOPLE = (
     Person("alice", "c-1", ("customer",), "orders:read orders:write"),
     Person("bob", "c-2", ("customer",), "orders:read orders:write"),
-    Person("sam", "s-1", ("support",), "orders:read orders:read_any orders:report"),
+    Person("sam", "s-1", ("support",), "orders:read orders:read_any orders:reports"),
 )
 # who, status, what the line shows, the rest of the curl line
 CALLS = (

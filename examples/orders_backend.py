@@ -23,8 +23,8 @@ from gateway.backend import IdentityMiddleware, Verifier, identity, require
 KEYS = "http://127.0.0.1:8080/.well-known/gateway-identity/jwks.json"
 ISSUER = "https://gateway.demo.example/identity"
 ORDERS: dict[str, list[dict[str, str]]] = {
-    "c-1": [{"id": "o-17", "item": "a blue kettle"}],
-    "c-2": [{"id": "o-18", "item": "two red cups"}],
+    "c-1": [{"id": "17", "item": "a blue kettle"}],
+    "c-2": [{"id": "18", "item": "two red cups"}],
 }
 
 
@@ -40,10 +40,25 @@ def _seen(request: Request) -> dict[str, object]:
     }
 
 
-@require("orders:read")
 async def list_orders(request: Request) -> Response:
-    customer = request.path_params["customer_id"]
-    return JSONResponse({"identity": _seen(request), "orders": ORDERS.get(customer)})
+    # Whose orders these are, the gateway has compared with the caller already.
+    orders = ORDERS.get(request.path_params["customer_id"], [])
+    return JSONResponse({"identity": _seen(request), "orders": orders})
+
+
+async def one_order(request: Request) -> Response:
+    orders = ORDERS.get(request.path_params["customer_id"], [])
+    for order in orders:
+        if order["id"] == request.path_params["order_id"]:
+            return JSONResponse({"identity": _seen(request), "order": order})
+    return JSONResponse({"identity": _seen(request), "order": None}, 404)
+
+
+@require("orders:write")
+async def cancel_order(request: Request) -> Response:
+    return JSONResponse(
+        {"identity": _seen(request), "cancelled": request.path_params["order_id"]}
+    )
 
 
 @require("orders:write")
@@ -52,7 +67,7 @@ async def place_order(request: Request) -> Response:
     return JSONResponse({"identity": _seen(request), "placed": placed}, 201)
 
 
-@require("orders:report")
+@require("orders:reports")
 async def reports(request: Request) -> Response:
     total = sum(len(orders) for orders in ORDERS.values())
     return JSONResponse({"identity": _seen(request), "orders": total})
@@ -70,12 +85,13 @@ async def status(_request: Request) -> Response:
 def app(keys: str = KEYS) -> Starlette:
     """Return the backend, which fetches the gateway's keys from *keys*."""
     base = "/api/orders"
+    orders = base + "/customers/{customer_id}/orders"
     return Starlette(
         routes=[
-            Route(base + "/customers/{customer_id}/orders", list_orders),
-            Route(
-                base + "/customers/{customer_id}/orders", place_order, methods=["POST"]
-            ),
+            Route(orders, list_orders),
+            Route(orders, place_order, methods=["POST"]),
+            Route(orders + "/{order_id}", one_order),
+            Route(orders + "/{order_id}", cancel_order, methods=["DELETE"]),
             Route(base + "/reports", reports),
             Route(base + "/catalogue", catalogue),
             Route(base + "/status", status),

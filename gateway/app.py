@@ -12,25 +12,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 import socket
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.adapters.redis_store import RedisRevocations
 from gateway.asgi.admin import RevocationOrder, admin
+from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check, probes
 from gateway.asgi.servers import SmallServer
 from gateway.clock import Clock
-from gateway.config.load import Loaded
+from gateway.config.load import Loaded, load
 from gateway.config.settings import Address, Identity, Issuer, Upstream
 from gateway.decision import Decider, Pending, finish
 from gateway.identity.keys import KeyRing, key_set_document, signing_key_from_pem
@@ -44,8 +47,9 @@ from gateway.model import (
     Permit,
     RequestHead,
 )
-from gateway.observe.access import Entry
-from gateway.observe.tokens import TokenHash
+from gateway.observe.access import Entry, to_json
+from gateway.observe.token_hash import TokenHash
+from gateway.observe.writer import LogWriter
 from gateway.proxy.gate import Gate
 from gateway.proxy.server import DataPort
 from gateway.revocation.entries import RevocationList, entry_for
@@ -54,9 +58,12 @@ from gateway.tokens.claims import IssuerRules
 from gateway.tokens.jwt import JwtAuthenticator
 from gateway.wire.headers import Hygiene
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 logger = logging.getLogger("gateway")
 
-CLOCK = Clock(wall=time.time, monotonic=time.monotonic)
+CLOCK = Clock(wall=time.time, monotonic=time.monotonic)  # noqa: TID251  (here alone)
 
 Log = Callable[[Entry], None]
 
@@ -132,6 +139,11 @@ class Engine:
         )
         self._token_hash = TokenHash(secrets.token_bytes(32))
 
+    @property
+    def generation(self) -> str:
+        """Name this configuration, for the log and for what is cached by it."""
+        return self.policy.generation
+
     async def start(self) -> None:
         """Load the issuers' keys as far as they can be had, and keep them fresh."""
         await self.keys.start()
@@ -152,6 +164,10 @@ class Engine:
         if isinstance(need, KeyNeeded):
             return await self.keys.fetch(need)
         return await self.store.check(need.principal)
+
+    async def decide(self, head: RequestHead, now: float) -> Permit | Denial:
+        """Decide *head* as of *now*, waiting for what has to be waited for."""
+        return await self.decider.decide(head, now, self.answer)
 
     async def finish(self, pending: Pending) -> Permit | Denial:
         """Drive a pending decision to its end."""
@@ -218,6 +234,13 @@ class Engine:
         """Return the JWK Set document that verifies our assertions."""
         return self._key_set
 
+    def _token_name(self, head: RequestHead) -> str:
+        for name, value in head.headers:
+            if name == b"authorization":
+                token = value.partition(b" ")[2].strip(b" ")
+                return self._token_hash.of(token.decode("latin-1"))
+        return ""
+
     def _identities(self) -> list[Identity]:
         own = [u.identity for u in self.settings.upstreams.values() if u.identity]
         return own + ([self.settings.identity] if self.settings.identity else [])
@@ -252,7 +275,7 @@ class Engine:
             upstreams={**self.settings.upstreams, SELF: own},
             log=log,
             generation=self.policy.generation,
-            token_hash=self._token_hash.of_head,
+            token_hash=self._token_name,
         )
 
 
@@ -346,6 +369,46 @@ async def serve(
         await asked.wait()
     finally:
         await gateway.aclose()
+
+
+class GatewayMiddleware(Guard):
+    """Puts the gateway into an ASGI application (the third door).
+
+        app = GatewayMiddleware(app, config="gateway.toml", service="orders")
+
+    Args:
+        app: The application; it receives what an upstream would.
+        config: gateway.toml, or several files that overlay one another.
+        service: Whose routes lead to *app*.
+        log: Takes an entry for each request; default: JSON lines on stdout.
+
+    Raises:
+        ConfigError: With every problem of the configuration.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        config: str | Path | Sequence[str | Path] = "gateway.toml",
+        service: str,
+        log: Log | None = None,
+    ) -> None:
+        named = [config] if isinstance(config, str | Path) else config
+        loaded = load([Path(each) for each in named], env=os.environ)
+        services = {route.service for route in loaded.policy.routes}
+        if service not in services:
+            known = ", ".join(sorted(services))
+            raise ValueError(f"no service {service!r} in the policies; known: {known}")
+        self.engine = Engine(loaded)
+        super().__init__(
+            app,
+            engine=self.engine,
+            own=own_endpoints(self.engine.key_set),
+            service=service,
+            log=log or LogWriter(sys.stdout.fileno(), to_json).put,
+            random=secrets.token_bytes,
+        )
 
 
 def bind(address: Address) -> socket.socket:

@@ -23,7 +23,6 @@ from gateway.cli.people import Person, TokenMaker, write_private
 from gateway.cli.serve import run
 from gateway.identity.keys import new_key_pem
 from gateway.observe.access import Entry, to_colour
-from gateway.observe.redact import install
 
 ISSUER = "https://dev.invalid"
 AUDIENCE = "dev"
@@ -109,7 +108,6 @@ def command(upstream: str, listen: str, allow_remote: bool, directory: Path) -> 
             f"{listen} is not loopback, and the tokens of dev are printed:"
             " say --allow-remote if you mean it"
         )
-    install()
     tokens = prepare(directory, upstream=upstream, listen=listen)
     loaded = loaded_or_exit([directory / "gateway.toml"])
 
@@ -120,7 +118,7 @@ def command(upstream: str, listen: str, allow_remote: bool, directory: Path) -> 
             _welcome(f"http://{shown}:{bound.port}", upstream, directory, tokens)
         )
 
-    run(loaded, _coloured, ready)
+    run(loaded, _coloured, ready, json_lines=False)
 
 
 def prepare(directory: Path, *, upstream: str, listen: str) -> dict[str, str]:

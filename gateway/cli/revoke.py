@@ -57,7 +57,7 @@ def _order(
     issuers = loaded.settings.issuers
     if issuer is None and len(issuers) == 1:
         (issuer,) = issuers
-    if issuer not in issuers:
+    if issuer is None or issuer not in issuers:
         raise click.UsageError(f"--issuer must be one of: {', '.join(sorted(issuers))}")
     given = [(name, value) for name, value in named.items() if value]
     if len(given) != 1:

@@ -17,7 +17,7 @@ from gateway.app import Gateway, serve
 from gateway.cli.common import EXIT_CONFIG, config_option, loaded_or_exit
 from gateway.config.load import Loaded
 from gateway.observe.access import Entry, to_json
-from gateway.observe.redact import install
+from gateway.observe.logs import LineHandler, install
 from gateway.observe.writer import LogWriter
 
 
@@ -25,7 +25,6 @@ from gateway.observe.writer import LogWriter
 @config_option
 def command(files: Sequence[Path]) -> None:
     """Run the gateway until SIGTERM or SIGINT; the access log goes to stdout."""
-    install()
     run(loaded_or_exit(files), to_json)
 
 
@@ -33,17 +32,32 @@ def run(
     loaded: Loaded,
     line: Callable[[Entry], bytes],
     on_ready: Callable[[Gateway], None] = lambda _: None,
+    *,
+    json_lines: bool = True,
 ) -> None:
-    """Run a gateway on *loaded*, with *line* for each request on stdout."""
-    writer = LogWriter(sys.stdout.fileno(), line)
+    """Run a gateway on *loaded*.
+
+    Args:
+        loaded: The configuration.
+        line: Makes the line of a request, which goes to stdout.
+        on_ready: Called when it accepts connections.
+        json_lines: Whether all other logs, on stderr, are JSON too.
+    """
+    access = LogWriter(sys.stdout.fileno(), line)
+    others = LogWriter[bytes](sys.stderr.fileno(), bytes)
+    install(LineHandler(others.put, json_lines=json_lines))
+    failure = ""
+    status = 1
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(loaded, writer.put, on_ready=on_ready))
+            runner.run(serve(loaded, access.put, on_ready=on_ready))
     except ValueError as error:  # a key file that holds no such key
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_CONFIG)
+        failure, status = str(error), EXIT_CONFIG
     except OSError as error:
-        click.echo(f"cannot start: {error}", err=True)
-        sys.exit(1)
+        failure = f"cannot start: {error}"
     finally:
-        writer.close()
+        access.close()
+        others.close()
+    if failure:
+        click.echo(failure, err=True)
+        sys.exit(status)

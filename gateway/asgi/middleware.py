@@ -1,0 +1,362 @@
+"""The third door: the gateway inside somebody's own ASGI application.
+
+It decides by the same main path as the data port, and the application then receives
+what an upstream would: the client's own credential and every reserved name taken out,
+the signed identity written in. It only wraps: nothing runs before the first request,
+and the application's lifespan is its own.
+
+The target is judged on `raw_path`, the bytes that came over the wire. A server that
+does not hand them on leaves nothing to judge, so it is refused (R1).
+
+Imports: gateway.clock, gateway.config.settings, gateway.decision, gateway.model,
+gateway.observe, gateway.wire, starlette.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.clock import Clock
+from gateway.config.settings import Settings
+from gateway.model import (
+    Denial,
+    Headers,
+    Permit,
+    Reason,
+    RequestHead,
+    Unavailable,
+)
+from gateway.observe.access import Entry, shown
+from gateway.wire import problems
+from gateway.wire.forwarded import (
+    TRACE_BYTES,
+    forwarding_fields,
+    new_traceparent,
+    request_id_from,
+    trace_id_of,
+    traceparent_of,
+)
+from gateway.wire.headers import Hygiene
+from gateway.wire.problems import Answer
+from gateway.wire.request import Networks, peer_of, read_head
+
+# Framing is the server's: it has parsed the message, and the application reads these.
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class Engine(Protocol):
+    """What the middleware needs of whoever composed it."""
+
+    settings: Settings
+    clock: Clock
+    hygiene: Hygiene
+
+    @property
+    def generation(self) -> str: ...
+    async def start(self) -> None: ...
+    async def aclose(self) -> None: ...
+    async def decide(self, head: RequestHead, now: float) -> Permit | Denial: ...
+    def identity(
+        self, permit: Permit, head: RequestHead, now: float
+    ) -> Headers | Denial: ...
+
+
+class Guard:
+    """Wraps *app*; only what the policy permits reaches it.
+
+    Args:
+        app: The application.
+        engine: What decides.
+        own: Our own endpoints, served in place.
+        service: The name of the service whose routes lead to *app*.
+        log: Takes one entry for each request; never waits.
+        random: Unpredictable bytes, as many as asked for.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        engine: Engine,
+        own: ASGIApp,
+        service: str,
+        log: Callable[[Entry], None],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.app = app
+        self._engine = engine
+        self._own = own
+        self._service = service
+        self._log = log
+        self._random = random
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Decide what *scope* describes, then pass it on or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        if scope.get("raw_path") is None:
+            raise RuntimeError("this server gives no raw_path: nothing can be judged")
+        if not self._started:
+            self._started = True
+            await self._engine.start()
+        passage = _Passage(scope, receive, send)
+        now = self._engine.clock.wall()
+        began = self._engine.clock.monotonic()
+        try:
+            await self._pass(passage, now)
+        finally:
+            took = self._engine.clock.monotonic() - began
+            self._log(passage.entry(now, took, self._engine.generation))
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                await self._engine.aclose()
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+    async def _pass(self, passage: _Passage, now: float) -> None:
+        engine = self._engine
+        head = passage.read(self._random, engine.settings.server.trusted_proxies)
+        if isinstance(head, Denial):
+            await passage.refuse(head)
+            return
+        try:
+            outcome = await engine.decide(head, now)
+        except Unavailable as outage:
+            await passage.break_off(outage)
+            return
+        if isinstance(outcome, Permit) and not self._leads_here(outcome):
+            outcome = Denial(Reason.ROUTE_UNKNOWN, route=outcome.route)
+        if isinstance(outcome, Denial):
+            await passage.refuse(outcome)
+            return
+        passage.permit = outcome
+        signed = engine.identity(outcome, head, now)
+        keep = outcome.route.pass_credentials
+        fields = engine.hygiene.to_upstream(
+            head.headers, drop=_FRAMING, keep_credentials=keep
+        )
+        for refused in (signed, fields):
+            if isinstance(refused, Denial):
+                await passage.refuse(refused)
+                return
+        assert not isinstance(signed, Denial)
+        assert not isinstance(fields, Denial)
+        trace = traceparent_of(head.headers)
+        fields += forwarding_fields(
+            head, trace or new_traceparent(self._random(TRACE_BYTES))
+        )
+        limit = outcome.route.max_body
+        if limit is None:
+            limit = engine.settings.server.max_body
+        app = self._own if outcome.reserved else self.app
+        await passage.forward(app, [*fields, *signed], limit, engine.hygiene)
+
+    def _leads_here(self, permit: Permit) -> bool:
+        return permit.reserved or permit.route.service == self._service
+
+
+class _Passage:
+    """One request on its way through the middleware."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        # Once, before anything else: a server may append trailers to the same list
+        # later (R14).
+        self.headers: Headers = tuple(
+            (name.lower(), value) for name, value in scope["headers"]
+        )
+        self.receive = receive
+        self.send = send
+        self.request_id = ""
+        self.head: RequestHead | None = None
+        self.permit: Permit | None = None
+        self.denial: Denial | None = None
+        self.outage: Unavailable | None = None
+        self.status = 0
+        self.received = 0  # bytes of the body
+        self.sent = 0  # bytes of the body
+
+    def read(
+        self, random: Callable[[int], bytes], proxies: Networks
+    ) -> RequestHead | Denial:
+        """Read the head; keep it for the log."""
+        scope = self.scope
+        client = scope.get("client")
+        peer = peer_of(client[0] if client else "", proxies)
+        self.request_id = request_id_from(self.headers, peer, random(16))
+        query = scope.get("query_string", b"")
+        secure = scope.get("scheme") in {"https", "wss"}
+        head = read_head(
+            kind="websocket" if scope["type"] == "websocket" else "http",
+            method=scope.get("method", "GET"),
+            scheme="https" if secure else "http",
+            target=scope["raw_path"] + (b"?" + query if query else b""),
+            headers=self.headers,
+            peer=peer,
+            request_id=self.request_id,
+            proxies=proxies,
+        )
+        if isinstance(head, RequestHead):
+            self.head = head
+        return head
+
+    async def refuse(self, denial: Denial) -> None:
+        """Answer with what *denial* means to a client."""
+        self.denial = denial
+        await self._answer(problems.problem(denial, request_id=self.request_id))
+
+    async def break_off(self, outage: Unavailable) -> None:
+        """Answer that something we depend on is away."""
+        self.outage = outage
+        await self._answer(problems.outage(outage, self.request_id))
+
+    async def forward(
+        self,
+        app: ASGIApp,
+        fields: Sequence[tuple[bytes, bytes]],
+        limit: int,
+        hygiene: Hygiene,
+    ) -> None:
+        """Let *app* answer, as the upstream that it is.
+
+        Args:
+            app: The application, or our own endpoints.
+            fields: What it may see, without the framing.
+            limit: The longest body, in bytes.
+            hygiene: Applied to its answer.
+        """
+        assert self.permit is not None
+        declared = [value for name, value in self.headers if name == b"content-length"]
+        if declared and not (declared[0].isdigit() and int(declared[0][:20]) <= limit):
+            await self._too_large()
+            return
+        framing = [
+            (name, value)
+            for name, value in self.headers
+            if name in _FRAMING or name == b"host"
+        ]
+        inner = dict(self.scope)
+        inner["headers"] = [*framing, *fields]
+        if self.permit.target != self._target():
+            path, _, query = self.permit.target.partition(b"?")
+            inner["raw_path"], inner["query_string"] = path, query
+            inner["path"] = unquote(path.decode("ascii"))
+        too_large = False
+
+        async def receive() -> Message:
+            nonlocal too_large
+            message = await self.receive()
+            if message["type"] == "http.request":
+                self.received += len(message.get("body", b""))
+                if self.received > limit:
+                    # The application sees a client that went away; the client is
+                    # told why, unless the answer has already begun.
+                    too_large = True
+                    return {"type": "http.disconnect"}
+            return message
+
+        async def send(message: Message) -> None:
+            if too_large:
+                return
+            if message["type"] in {
+                "http.response.start",
+                "websocket.accept",
+                "websocket.http.response.start",
+            }:
+                message = self._to_client(message, hygiene)
+            elif message["type"] == "http.response.body":
+                self.sent += len(message.get("body", b""))
+            await self.send(message)
+
+        try:
+            await app(inner, receive, send)
+        except Exception:
+            # What an application makes of the disconnect is no failure of its own.
+            if not too_large:
+                raise
+        if too_large and not self.status:
+            await self._too_large()
+
+    def entry(self, now: float, seconds: float, generation: str) -> Entry:
+        """Return the line of the access log.
+
+        Args:
+            now: When it came, Unix seconds.
+            seconds: How long it took.
+            generation: Of the configuration that decided.
+        """
+        head, permit = self.head, self.permit
+        decided = self.denial or self.outage or permit
+        route = decided.route if decided else None
+        entry = Entry(
+            now,
+            self.request_id,
+            status=self.status or None,
+            route=route.id if route else None,
+            principal=decided.principal if decided else None,
+            generation=generation,
+            upstream=permit.upstream if permit else None,
+            bytes_in=self.received,
+            bytes_out=self.sent,
+            ms=seconds * 1000,
+        )
+        if head is not None:
+            entry.method, entry.host, entry.client = head.method, head.host, head.client
+            entry.path = shown(head.path)
+            entry.trace_id = trace_id_of(head.headers)
+        if self.denial is not None:
+            entry.decision, entry.reason = "deny", str(self.denial)
+        elif self.outage is not None:
+            entry.decision, entry.reason = "outage", self.outage.dependency
+        elif permit is not None:
+            entry.decision = "permit"
+        return entry
+
+    def _target(self) -> bytes:
+        assert self.head is not None
+        return self.head.target
+
+    def _to_client(self, message: Message, hygiene: Hygiene) -> Message:
+        assert self.permit is not None
+        received = tuple(
+            (name.lower(), value) for name, value in message.get("headers", ())
+        )
+        fields = hygiene.to_client(received, vary=self.permit.route.access != "public")
+        fields += [field for field in received if field[0] in _FRAMING]
+        fields.append((b"x-request-id", self.request_id.encode("ascii")))
+        self.status = message.get("status", 101)
+        return {**message, "headers": fields}
+
+    async def _too_large(self) -> None:
+        assert self.permit is not None
+        permit = self.permit
+        await self.refuse(
+            Denial(
+                Reason.BODY_TOO_LARGE, route=permit.route, principal=permit.principal
+            )
+        )
+
+    async def _answer(self, answer: Answer) -> None:
+        self.status = answer.status
+        kind = "http.response"
+        if self.scope["type"] == "websocket":
+            if "websocket.http.response" not in self.scope.get("extensions", {}):
+                # Without the extension a server answers a close before the accept
+                # with 403: less exact, as closed.
+                await self.receive()
+                await self.send({"type": "websocket.close", "code": 1008})
+                return
+            kind = "websocket.http.response"
+            await self.receive()
+        start = {"status": answer.status, "headers": list(answer.headers)}
+        await self.send({"type": f"{kind}.start", **start})
+        await self.send({"type": f"{kind}.body", "body": answer.body})
