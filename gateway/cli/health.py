@@ -42,8 +42,8 @@ def command(file: Path, url: str | None, ready: bool, timeout: float) -> None:
     )
     try:
         connection.request("GET", address.path or path)
-        answer = connection.getresponse()
-        said = answer.read(4096).decode("utf-8", "replace").strip()
+        with connection.getresponse() as answer:
+            said = answer.read(4096).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException) as error:
         click.echo(f"no answer: {type(error).__name__}", err=True)
         sys.exit(1)
