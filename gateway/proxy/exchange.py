@@ -1,0 +1,597 @@
+"""One request and its answer: decided, forwarded, answered, logged, in this order.
+
+With everything known none of it waits: `begin` runs inside the parser's callback, down
+to the write on a kept connection. Only an open question or a new connection costs a
+task. Every way to the end leads through `_end`, which writes the one log entry, so
+nothing can skip the log.
+
+Before the answer has begun, a failure is answered with a status of its own. After that
+there is nothing left to say it with: the client's connection is aborted (RFC 9112
+section 8), and no error is appended to somebody's JSON.
+
+Imports: gateway.clock, gateway.decision, gateway.model, gateway.observe,
+gateway.proxy, gateway.wire.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.clock import Clock
+from gateway.model import (
+    Denial,
+    Headers,
+    Peer,
+    Permit,
+    Reason,
+    RequestHead,
+    Unavailable,
+)
+from gateway.observe.access import Entry, shown
+from gateway.proxy import message
+from gateway.proxy.gate import Gate
+from gateway.proxy.upstream import Pool, UpstreamConnection, UpstreamFailed
+from gateway.wire import problems
+from gateway.wire.forwarded import (
+    TRACE_BYTES,
+    forwarding_fields,
+    new_traceparent,
+    request_id_from,
+    traceparent_of,
+)
+from gateway.wire.framing import Body
+from gateway.wire.problems import Answer, UpstreamFailure
+from gateway.wire.request import read_head
+
+if TYPE_CHECKING:
+    from gateway.decision import Pending
+
+logger = logging.getLogger(__name__)
+
+# Methods that may be sent twice (RFC 9110 section 9.2.2).
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+# Methods that say so when they have no content (RFC 9110 section 8.6).
+_WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
+_METHODS = {
+    name.encode("ascii"): name
+    for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
+_EXPECT: message.Field = (b"expect", b"100-continue")
+# Bytes of a body held while nobody can take them. One read may go beyond it.
+_QUEUE = 64 * 1024
+_CONTINUE = 100
+_REQUEST_ID = 16  # random bytes
+_BODILESS = frozenset({204, 304})
+
+
+class Port(Protocol):
+    """What an exchange needs of the port it came in by."""
+
+    gate: Gate
+    clock: Clock
+    spawn: Callable[[Coroutine[None, None, None]], object]
+    is_draining: bool
+
+    def pool(self, upstream: str) -> Pool: ...
+    def random(self, size: int) -> bytes: ...
+
+
+class Client(Protocol):
+    """What an exchange needs of the connection it came in by."""
+
+    peer: Peer
+    is_last: bool  # no further request will be read from it
+    is_full: bool  # it is slow to take what was written
+
+    def write(self, data: bytes) -> None: ...
+    def hold(self) -> None:
+        """Read no more of the body for now."""
+        ...
+
+    def unhold(self) -> None: ...
+    def done(self, exchange: Exchange, *, keep: bool, now: float) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Exchange:
+    """One request of a client, from its head to its log entry.
+
+    Args:
+        port: Where it came in.
+        client: Its connection.
+        method: As received.
+        target: As received.
+        headers: As received, lower-case names.
+        body: How the request's body is framed.
+        started: Monotonic seconds.
+        modern: HTTP/1.1, not 1.0.
+        keep_alive: The client means to go on after it.
+        spoilt: Why it is to be refused without a look at it.
+    """
+
+    gate: Gate
+    request_id = ""
+    head: RequestHead | None = None
+    permit: Permit | None = None
+    denial: Denial | None = None
+    failure = ""  # what went wrong that was nobody's decision
+    status = 0  # of the final answer; 0: none was sent
+    received = 0  # bytes of the request's body
+    sent = 0  # bytes of the answer's body
+    over = False
+    outage: Unavailable | None = None
+    connection: UpstreamConnection | None = None
+    _pool: Pool
+    _time = 0.0  # Unix seconds, when its turn came
+    _traceparent = b""
+    _limit = 0
+    _queue: list[bytes] | None = None  # body read before there was a connection
+    _queued = 0
+    _head_sent = b""
+    _retried = False
+    _keep = False
+    _to_client_chunked = False
+    _expects = False  # the client waits for a 100
+    _is_paused = False  # the answer is not being read
+    _sending_since = 0.0
+    _upstream_time = 0.0
+
+    def __init__(
+        self,
+        port: Port,
+        client: Client,
+        *,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: Body | None,
+        started: float,
+        modern: bool,
+        keep_alive: bool,
+        spoilt: Denial | None = None,
+    ) -> None:
+        self.port = port
+        self.client = client
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.started = started
+        self.modern = modern
+        self.keep_alive = keep_alive
+        self.spoilt = spoilt
+        self.gate = port.gate
+        self.is_spoilt = spoilt is not None
+        self.is_read = body is not None and body.length == 0  # the request, whole
+        self._out: list[bytes] = []
+
+    # Its turn
+
+    def begin(self) -> None:
+        """Decide, then forward or refuse."""
+        try:
+            self._begin()
+        except Exception as error:  # noqa: BLE001  (it ends this request only)
+            self.break_down(error)
+
+    def _begin(self) -> None:
+        port = self.port
+        client = self.client
+        gate = self.gate = port.gate
+        now = self._name()
+        if self.spoilt is not None:
+            self._refuse(self.spoilt)
+            return
+        head = read_head(
+            kind="http",
+            method=_METHODS.get(self.method) or self.method.decode("latin-1"),
+            scheme="http",
+            target=self.target,
+            headers=self.headers,
+            peer=client.peer,
+            request_id=self.request_id,
+            proxies=gate.server.trusted_proxies,
+        )
+        if isinstance(head, Denial):
+            self._refuse(head)
+            return
+        self.head = head
+        try:
+            outcome = gate.decide_now(head, now)
+        except Unavailable as outage:
+            self._outage(outage)
+            return
+        if isinstance(outcome, Permit | Denial):
+            self._decided(outcome, head, now)
+        else:
+            port.spawn(self._decide(outcome, head, now))
+
+    async def _decide(self, pending: Pending, head: RequestHead, now: float) -> None:
+        # Not cancelled when the client goes away: it is bounded by what it asks, and
+        # a store's connection is never left in the middle of an answer (R32).
+        try:
+            outcome = await self.gate.finish(pending)
+            if not self.over:
+                self._decided(outcome, head, now)
+                self.flush()
+        except Unavailable as outage:
+            if not self.over:
+                self._outage(outage)
+        except Exception as error:  # noqa: BLE001  (it ends this request only)
+            self.break_down(error)
+
+    def _decided(self, outcome: Permit | Denial, head: RequestHead, now: float) -> None:
+        if isinstance(outcome, Denial):
+            self._refuse(outcome)
+            return
+        permit = self.permit = outcome
+        gate, body, route = self.gate, self.body, permit.route
+        assert body is not None
+        limit = route.max_body
+        if limit is None:
+            limit = gate.server.max_body
+        self._limit = limit
+        length = body.length
+        if (length or 0) > limit or self.received > limit:
+            self._too_large(permit)
+            return
+
+        # Strip, then sign: nothing that the client sent can name or replace what is
+        # added after it (golang/go#50580, R16).
+        pool = self._pool = self.port.pool(permit.upstream)
+        upstream = pool.upstream
+        fields = gate.hygiene.to_upstream(
+            head.headers,
+            keep_credentials=route.pass_credentials or upstream.pass_credentials,
+        )
+        if isinstance(fields, Denial):
+            self._refuse(fields)
+            return
+        fields += forwarding_fields(head, self._trace(head.headers))
+        if length is None:
+            fields.append(message.CHUNKED)
+        elif length or self.method in _WITH_CONTENT:
+            fields.append(message.content_length(length))
+        if length != 0 and self.modern and _expects(head.headers):
+            self._expects = True
+            fields.append(_EXPECT)
+        fields += gate.identity(permit, head, now)
+        host = upstream.host
+        self._head_sent = message.request_head(
+            self.method,
+            permit.target,
+            head.authority
+            if host == "client"
+            else (upstream.authority if host == "upstream" else host).encode("ascii"),
+            fields,
+        )
+        monotonic = self._sending_since = self.port.clock.monotonic()
+        connection = pool.take(monotonic)
+        if connection is None:
+            self.port.spawn(self._connect())
+        else:
+            self._attach(connection, monotonic)
+
+    async def _connect(self) -> None:
+        try:
+            connection = await self._pool.connect()
+            if self.over:
+                # Its client went away meanwhile; the next one may have it unused.
+                self._pool.give(connection)
+                return
+            self._attach(connection, self.port.clock.monotonic())
+            self.flush()
+        except UpstreamFailed as failed:
+            if not self.over:
+                self._fail(failed.kind)
+        except Exception as error:  # noqa: BLE001  (it ends this request only)
+            self.break_down(error)
+
+    def _attach(self, connection: UpstreamConnection, now: float) -> None:
+        self.connection = connection
+        assert self.head is not None
+        connection.lend(self, method=self.head.method, now=now)
+        connection.send(self._head_sent)
+        if self._queue is not None:
+            for piece in self._queue:
+                connection.send(piece)
+            self._queue = None
+        if self.is_read:
+            connection.request_sent(now)
+            connection.flush()
+        else:
+            self.client.unhold()
+
+    # The client's side
+
+    def feed(self, content: bytes) -> None:
+        """Pass on a piece of the request's body."""
+        self.received += len(content)
+        if self.permit is not None and self.received > self._limit:
+            self._drop()
+            self._too_large(self.permit)
+            return
+        chunked = self.body is not None and self.body.length is None
+        self._pass(message.chunk(content) if chunked else content)
+
+    def end_body(self) -> None:
+        """Note that the request is whole."""
+        self.is_read = True
+        if self.body is not None and self.body.length is None:
+            self._pass(message.LAST_CHUNK)
+        if self.connection is not None:
+            self.connection.request_sent(self.port.clock.monotonic())
+
+    def _pass(self, data: bytes) -> None:
+        if self.connection is not None:
+            self.connection.send(data)
+            return
+        if self._queue is None:
+            self._queue = []
+        self._queue.append(data)
+        self._queued += len(data)
+
+    def flush(self) -> None:
+        """Write what was read of the request, in one piece."""
+        if self.connection is not None:
+            self.connection.flush()
+        elif self._queued > _QUEUE and not self.over:
+            self.client.hold()
+
+    def on_client_drained(self) -> None:
+        """Go on reading the answer."""
+        if self._is_paused and self.connection is not None:
+            self._is_paused = False
+            self.connection.resume()
+
+    def break_off(self, denial: Denial) -> None:
+        """End a request that can't be read to its end, for a reason on its side."""
+        self._drop()
+        if self.status:
+            self.denial = denial
+            self._abort()
+        else:
+            self.keep_alive = False
+            self._refuse(denial)
+
+    def gone(self) -> None:
+        """Note that the client is no more (R32)."""
+        if self.over:
+            return
+        self._drop()
+        if not self.request_id:  # its turn never came
+            self._name()
+        self.failure = self.failure or "client.gone"
+        self._log(self.port.clock.monotonic())
+
+    # The upstream's side
+
+    def on_interim(self, status: int) -> None:
+        # Others are dropped: 103 has been an attack on clients before it was a help.
+        if status == _CONTINUE and self._expects:
+            self._expects = False
+            self.client.write(message.CONTINUE)
+
+    def on_answer(self, status: int, headers: Headers, body: Body) -> None:
+        self.status = status
+        permit = self.permit
+        assert permit is not None
+        self._upstream_time = self.port.clock.monotonic() - self._sending_since
+        fields = self.gate.hygiene.to_client(
+            headers, vary=permit.route.access != "public"
+        )
+        fields.append((b"x-request-id", self.request_id.encode("ascii")))
+        keep = self._may_keep()
+        length = body.length
+        if length is None:
+            if self.modern:
+                fields.append(message.CHUNKED)
+                self._to_client_chunked = True
+            else:
+                keep = False  # its end is the end of the connection
+        elif length:
+            fields.append(message.content_length(length))
+        elif body.declared is not None:
+            fields.append(message.content_length(body.declared))
+        elif self.method != b"HEAD" and status not in _BODILESS:
+            fields.append(message.content_length(0))
+        if not keep:
+            fields.append(message.CLOSE)
+        elif not self.modern:
+            fields.append(message.KEEP_ALIVE)
+        self._keep = keep
+        self._out.append(message.answer_head(status, fields))
+
+    def on_content(self, content: bytes) -> None:
+        self.sent += len(content)
+        self._out.append(message.chunk(content) if self._to_client_chunked else content)
+
+    def on_progress(self) -> None:
+        out = self._out
+        if out:
+            self.client.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+            if self.client.is_full and self.connection is not None:
+                self._is_paused = True
+                self.connection.pause()
+
+    def on_end(self) -> None:
+        self.connection = None
+        if self._to_client_chunked:
+            self._out.append(message.LAST_CHUNK)
+        out = self._out
+        if out:
+            self.client.write(out[0] if len(out) == 1 else b"".join(out))
+        self._end(keep=self._keep)
+
+    def on_failure(self, kind: UpstreamFailure, *, unanswered: bool) -> None:
+        self.connection = None
+        if self.over:
+            return
+        bodyless = self.body is not None and self.body.length == 0
+        if unanswered and bodyless and not self._retried and self.method in _IDEMPOTENT:
+            # It closed while we wrote: an idle connection that had just grown too old
+            # for it. Once more, and on a new one, which can't be too old (R34).
+            self._retried = True
+            self.port.spawn(self._connect())
+            return
+        self._fail(kind)
+
+    def on_bug(self, error: BaseException | None) -> None:
+        self.connection = None
+        self.break_down(error)
+
+    def on_upstream_full(self) -> None:
+        self.client.hold()
+
+    def on_upstream_drained(self) -> None:
+        self.client.unhold()
+
+    # The ends
+
+    def _too_large(self, permit: Permit) -> None:
+        self._refuse(
+            Denial(
+                Reason.BODY_TOO_LARGE, route=permit.route, principal=permit.principal
+            )
+        )
+
+    def _refuse(self, denial: Denial) -> None:
+        self.denial = denial
+        self._answer(problems.problem(denial, request_id=self.request_id))
+
+    def _outage(self, outage: Unavailable) -> None:
+        self.outage = outage
+        self._answer(problems.outage(outage, self.request_id))
+
+    def _fail(self, kind: UpstreamFailure) -> None:
+        self.failure = f"upstream.{kind}"
+        if self.status:
+            self._abort()
+            return
+        upstream = self._pool.upstream.name
+        self._answer(problems.upstream_failure(kind, self.request_id, upstream))
+
+    def break_down(self, error: BaseException | None) -> None:
+        """End it after a mistake of ours, which is logged and ends nothing else."""
+        logger.error("request %s could not be served", self.request_id, exc_info=error)
+        if self.over:
+            return
+        self._drop()
+        self.failure = "bug"
+        self.keep_alive = False
+        if self.status:
+            self._abort()
+        else:
+            self._answer(problems.bug(self.request_id))
+
+    def _answer(self, answer: Answer) -> None:
+        self.status = answer.status
+        client = self.client
+        keep = self._may_keep() and not answer.close
+        fields = [*answer.headers]
+        if not keep:
+            fields.append(message.CLOSE)
+        elif not self.modern:
+            fields.append(message.KEEP_ALIVE)
+        head = message.answer_head(answer.status, fields)
+        if self.method == b"HEAD":
+            client.write(head)
+        else:
+            self.sent = len(answer.body)
+            client.write(head + answer.body)
+        self._end(keep=keep)
+
+    def _abort(self) -> None:
+        self._log(self.port.clock.monotonic())
+        self.client.abort()
+
+    def _end(self, *, keep: bool) -> None:
+        now = self.port.clock.monotonic()
+        self._log(now)
+        self.client.done(self, keep=keep, now=now)
+
+    def _may_keep(self) -> bool:
+        # An answer that did not wait for the end of the request ends the connection:
+        # what else the client sends has nowhere to go.
+        return (
+            self.keep_alive
+            and self.is_read
+            and not self.client.is_last
+            and not self.port.is_draining
+        )
+
+    def _name(self) -> float:
+        port = self.port
+        self.request_id = request_id_from(
+            self.headers, self.client.peer, port.random(_REQUEST_ID)
+        )
+        now = self._time = port.clock.wall()
+        return now
+
+    def _trace(self, headers: Headers) -> bytes:
+        if not self._traceparent:
+            self._traceparent = traceparent_of(headers) or new_traceparent(
+                self.port.random(TRACE_BYTES)
+            )
+        return self._traceparent
+
+    def _drop(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.drop()
+
+    def _log(self, now: float) -> None:
+        self.over = True
+        gate, head, permit, denial = self.gate, self.head, self.permit, self.denial
+        if head is None:
+            path = shown(self.target, gate.log_query)
+        elif gate.log_query:
+            path = shown(head.target, gate.log_query)
+        else:
+            path = head.path.decode("ascii", "backslashreplace")
+        entry = Entry(
+            self._time,
+            self.request_id,
+            status=self.status or None,
+            method=self.method.decode("latin-1") if head is None else head.method,
+            path=path,
+            generation=gate.generation,
+            bytes_in=self.received,
+            bytes_out=self.sent,
+            ms=(now - self.started) * 1000,
+            client=self.client.peer.address,
+        )
+        known: Permit | Denial | Unavailable | None = permit
+        if denial is not None:
+            known = denial
+            entry.decision, entry.reason = "deny", str(denial)
+        elif self.outage is not None:
+            known = self.outage
+            entry.decision, entry.reason = "outage", self.outage.dependency
+        elif permit is not None:
+            entry.decision, entry.reason = "permit", self.failure or None
+        else:
+            entry.reason = self.failure
+        if known is not None:
+            entry.route = None if known.route is None else known.route.id
+            entry.principal = known.principal
+        if head is not None:
+            entry.host, entry.client = head.host, head.client
+            trace = self._trace(head.headers)
+            entry.trace_id = trace[3:35].decode("ascii")
+            entry.token_hash = gate.token_hash(head) or None
+        if permit is not None:
+            entry.upstream = permit.upstream
+            if self._upstream_time:
+                entry.upstream_ms = self._upstream_time * 1000
+        gate.log(entry)
+
+
+def _expects(headers: Headers) -> bool:
+    return any(
+        name == b"expect" and value.lower() == b"100-continue"
+        for name, value in headers
+    )

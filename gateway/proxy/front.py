@@ -1,0 +1,466 @@
+"""One client connection: bytes in, requests in their order, answers in the same.
+
+The parser's callbacks run inside `data_received`. Requests that arrive behind an
+unfinished one (pipelined) are read as far as they came and wait; nothing of them is
+decided before their turn, and nothing more is read meanwhile. Every bound holds while
+reading: a head is cut off at [server].max_head, whether or not it ever ends (R6).
+
+After anything that can't be read in one way only, nothing more is read: the requests
+before it are answered, then it is refused, then the connection ends. httptools stops
+at an Upgrade and leaves the rest in the stream; none is forwarded here (R33), so the
+rest is given to a fresh parser.
+
+Deadlines are one number for each connection, looked at by the port's sweeper (R5).
+
+Imports: gateway.config.settings, gateway.model, gateway.proxy.exchange, gateway.wire;
+httptools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Protocol, cast
+
+import httptools
+
+from gateway.config.settings import Server
+from gateway.model import Denial, Peer, Reason
+from gateway.proxy import exchange
+from gateway.proxy.exchange import Exchange
+from gateway.wire.framing import check_request
+
+logger = logging.getLogger(__name__)
+
+NEVER = float("inf")
+# Requests that wait behind one another. Browsers don't pipeline; libraries that do
+# send a handful.
+MAX_WAITING = 16
+# Of those, as many are read before reading pauses. Not at once: a paused connection
+# does not tell that its client went away (R32).
+_AHEAD = 8
+_AHEAD_BYTES = 64 * 1024
+# What an unwanted body may still send so that our answer is not lost in a reset
+# (RFC 9112 section 9.6), in bytes and seconds.
+LINGER_BYTES = 64 * 1024
+LINGER_TIME = 1.0
+_SLICE = 64 * 1024  # bytes of a body handed to the parser at once
+_HTTP2 = (
+    "HTTP/2 is not served here: put Envoy, nginx or HAProxy in front, "
+    "with this gateway as its decision service"
+)
+_PREFACE = b"PRI * HTTP/2"  # RFC 9113 section 3.4
+
+
+class Port(exchange.Port, Protocol):
+    """What a client connection needs of the port it came in by."""
+
+    def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
+        """Return who it is, or None where there is no room for it."""
+        ...
+
+    def left(self, front: Front) -> None: ...
+
+
+class _Stop(Exception):  # noqa: N818
+    """Makes the parser read no further."""
+
+
+class Front(asyncio.Protocol):
+    """One client connection."""
+
+    transport: asyncio.Transport
+    peer: Peer
+    deadline: float = NEVER  # monotonic seconds; read by the sweeper
+    is_last = False  # the request in hand is the last one of this connection
+    is_full = False  # the client is slow to take what we write
+    current: Exchange | None = None  # whose turn it is
+    _reading: Exchange | None = None  # whose body is being read
+    _in_head = False
+    _room = 0  # bytes that the head in hand may still have
+    _begun = 0  # heads that began in the read in hand
+    _quiet = 0  # bytes since the last one of content, in a chunked body
+    _received = 0  # bytes of the body before the read in hand
+    _deaf = False  # nothing more is parsed
+    _is_closing = False
+    _drained = 0  # bytes thrown away since then
+    _held = False  # not reading: the body has nowhere to go
+    _behind = False  # not reading: later requests wait
+    _ahead = 0  # bytes of later requests
+    _url = b""
+    _headers: list[tuple[bytes, bytes]]
+    _parser: httptools.HttpRequestParser | None
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._server: Server = port.gate.server
+        self._monotonic = port.clock.monotonic
+        self._waiting: deque[Exchange] = deque()
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._now = self._monotonic()
+        self.deadline = self._now + self._server.header_timeout
+        peer = self._port.admit(self, transport)
+        if peer is None:
+            self._parser = None
+            self._deaf = True
+            self.transport.abort()
+            return
+        self.peer = peer
+        self._parser = httptools.HttpRequestParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            self._drained += len(data)
+            if self._drained > LINGER_BYTES:
+                self._stop_draining()
+            return
+        self._now = self._monotonic()
+        try:
+            self._parse(data)
+        except _Stop:
+            pass
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, _Stop):
+                self._bug(error)
+        except httptools.HttpParserError:
+            if not self._deaf:
+                if data.startswith(_PREFACE):
+                    logger.info(_HTTP2)
+                self._broken(Denial(Reason.REQUEST_MALFORMED, "syntax"))
+        current = self.current
+        if current is not None:
+            current.flush()
+            if self._waiting or self._in_head:
+                self._ahead += len(data)
+                if self._ahead > _AHEAD_BYTES or len(self._waiting) >= _AHEAD:
+                    self._pause()
+
+    def eof_received(self) -> None:
+        """Let the transport close itself: half a connection is none (R32)."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._port.left(self)
+        self._deaf = self.is_last = self._is_closing = True
+        self._parser = None  # it holds us as we hold it
+        self._reading = None
+        current, self.current = self.current, None
+        if current is not None:
+            current.gone()
+        self._forget_waiting()
+
+    def pause_writing(self) -> None:
+        self.is_full = True
+        self.deadline = self._monotonic() + self._server.body_timeout
+
+    def resume_writing(self) -> None:
+        self.is_full = False
+        if self._is_closing:
+            return
+        self.deadline = NEVER
+        if self.current is not None:
+            self.current.on_client_drained()
+        else:
+            self._proceed(self._monotonic())
+
+    # The sweeper's side
+
+    def expire(self, now: float) -> None:
+        """End a wait that was too long (R5)."""
+        self._now = now
+        if self._is_closing or self.is_full:
+            self.transport.abort()
+        elif self.current is not None:
+            self._deaf = self.is_last = True
+            self._reading = None
+            self.current.break_off(Denial(Reason.REQUEST_TIMEOUT, "body"))
+        elif self._in_head:
+            self._broken(Denial(Reason.REQUEST_TIMEOUT, "head"))
+        else:
+            self.close()
+
+    # The port's side
+
+    def drain(self) -> None:
+        """Close when the request in hand, if there is one, has been answered."""
+        if self.current is None and not self._in_head and not self._is_closing:
+            self.close()
+
+    def close(self) -> None:
+        """Close after what was written has gone out."""
+        self._close(self._monotonic(), linger=False)
+
+    # The exchange's side
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def hold(self) -> None:
+        if not self._held:
+            self._held = True
+            self.deadline = NEVER
+            if not self._behind:
+                self.transport.pause_reading()
+
+    def unhold(self) -> None:
+        if self._held:
+            self._held = False
+            if self._reading is not None:
+                self.deadline = self._monotonic() + self._server.body_timeout
+            if not self._behind and not self._is_closing:
+                self.transport.resume_reading()
+
+    def done(self, exchange: Exchange, *, keep: bool, now: float) -> None:
+        if self._is_closing:
+            return
+        self.current = None
+        if keep:
+            self._proceed(now)
+        else:
+            self._close(now, linger=not exchange.is_read or exchange.is_spoilt)
+
+    def abort(self) -> None:
+        self._deaf = self._is_closing = True
+        self.current = None
+        self.transport.abort()
+
+    # The parser's side
+
+    def on_message_begin(self) -> None:
+        if self._deaf:
+            raise _Stop
+        self._in_head = True
+        self._begun += 1
+        self._room = self._server.max_head
+        self._url = b""
+        self._headers = []
+        if self.current is None:
+            self.deadline = self._now + self._server.header_timeout
+
+    def on_url(self, url: bytes) -> None:
+        self._url = self._url + url if self._url else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        self._in_head = False
+        headers = tuple(self._headers)
+        self._headers = []  # trailers go here, and from here nowhere (R14)
+        method = parser.get_method()
+        version = parser.get_http_version()
+        body = check_request(method, version, headers, parser.should_upgrade())
+        if len(headers) > self._server.max_headers:
+            body = Denial(Reason.HEAD_TOO_LARGE, "fields")
+        if isinstance(body, Denial):
+            if version == "2.0":
+                logger.info(_HTTP2)
+            self._refuse(body, method)
+            raise _Stop
+        request = Exchange(
+            self._port,
+            self,
+            method=method,
+            target=self._url,
+            headers=headers,
+            body=body,
+            started=self._now,
+            modern=version == "1.1",
+            keep_alive=parser.should_keep_alive(),
+        )
+        self._reading = request
+        self._received = self._quiet = 0
+        if request.is_read:
+            self.deadline = NEVER
+        else:
+            self.deadline = self._now + self._server.body_timeout
+        self._take(request)
+        if self._deaf:
+            raise _Stop
+
+    def on_body(self, content: bytes) -> None:
+        if self._reading is not None:
+            self._reading.feed(content)
+        if self._deaf:
+            raise _Stop
+
+    def on_message_complete(self) -> None:
+        request, self._reading = self._reading, None
+        if request is None:
+            return
+        if not request.is_read:
+            self.deadline = NEVER
+            request.end_body()
+        if not request.keep_alive:
+            # What follows a request that says it is the last is not a request.
+            self._deaf = True
+            self.is_last = not self._waiting
+
+    # Inside
+
+    def _parse(self, data: bytes) -> None:
+        # The parser keeps an unfinished field to itself, however long it grows. So it
+        # is never given more than the head in hand may still have.
+        size = len(data)
+        view: bytes | memoryview = data
+        while size:
+            if self._in_head:
+                room = self._room
+            elif self._reading is None:
+                room = self._server.max_head
+            else:
+                room = _SLICE
+                self.deadline = self._now + self._server.body_timeout
+            if size <= room:
+                self._feed(view, size)
+                return
+            if view is data:
+                view = memoryview(data)
+            self._feed(view[:room], room)
+            view = view[room:]
+            size -= room
+
+    def _feed(self, data: bytes | memoryview, size: int) -> None:
+        parser = self._parser
+        assert parser is not None
+        between = self._reading is None and not self._in_head
+        self._begun = 0
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            if self._deaf:
+                raise _Stop from None
+            self._parser = httptools.HttpRequestParser(self)
+            self._parse(bytes(data[stopped.args[0] :]))
+            return
+        if self._in_head:
+            # Where a head began behind another message its first bytes are not known
+            # apart, and count for nothing; they are one slice at most.
+            if not self._begun or (between and self._begun == 1):
+                self._room -= size
+            if self._room <= 0:
+                self._broken(Denial(Reason.HEAD_TOO_LARGE))
+                raise _Stop
+        elif self._reading is not None:
+            received = self._reading.received
+            self._quiet = 0 if received != self._received else self._quiet + size
+            self._received = received
+            if self._quiet > self._server.max_head:
+                # Trailers or chunk extensions without end.
+                self._broken(Denial(Reason.HEAD_TOO_LARGE, "trailer"))
+                raise _Stop
+
+    def _take(self, request: Exchange) -> None:
+        if self.current is None:
+            self.current = request
+            self.is_last = self._deaf
+            request.begin()
+            return
+        self._waiting.append(request)
+        if len(self._waiting) >= MAX_WAITING:
+            self._deaf = True
+
+    def _refuse(self, denial: Denial, method: bytes) -> None:
+        self._deaf = True
+        self._take(
+            Exchange(
+                self._port,
+                self,
+                method=method,
+                target=self._url,
+                headers=(),
+                body=None,
+                started=self._now,
+                modern=True,
+                keep_alive=False,
+                spoilt=denial,
+            )
+        )
+
+    def _broken(self, denial: Denial) -> None:
+        """Refuse what can't be read on, after all that came before it."""
+        self._deaf = True
+        reading, self._reading = self._reading, None
+        if reading is None:
+            parser, known = self._parser, self._in_head and self._url
+            self._in_head = False
+            method = parser.get_method() if parser is not None and known else b""
+            self._refuse(denial, method)
+        elif reading is self.current:
+            self.is_last = True
+            reading.break_off(denial)
+        else:
+            reading.spoilt = denial
+            reading.keep_alive = False
+
+    def _bug(self, error: Exception) -> None:
+        cause = error.__context__
+        self._deaf = self.is_last = True
+        self._reading = None
+        if self.current is not None:
+            self.current.break_down(cause)
+        else:
+            logger.error("a request could not be read", exc_info=cause)
+            self.transport.abort()
+
+    def _proceed(self, now: float) -> None:
+        """Go on after an answer."""
+        if self.is_full:
+            # Nothing for a client that does not take what it has asked for.
+            self._pause()
+            return
+        if self._waiting:
+            request = self.current = self._waiting.popleft()
+            self.is_last = self._deaf and not self._waiting
+            request.begin()
+            request.flush()
+            return
+        if self._deaf or self._port.is_draining:
+            self._close(now, linger=False)
+            return
+        server = self._server = self._port.gate.server
+        self.deadline = now + (
+            server.header_timeout if self._in_head else server.idle_timeout
+        )
+        self._ahead = 0
+        if self._behind or self._held:
+            self._behind = self._held = False
+            self.transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._behind:
+            self._behind = True
+            self.transport.pause_reading()
+
+    def _stop_draining(self) -> None:
+        if self._is_closing:
+            self.transport.abort()
+        else:
+            self._pause()  # an answer is still on its way
+
+    def _close(self, now: float, *, linger: bool) -> None:
+        self._deaf = self.is_last = self._is_closing = True
+        self._reading = None
+        self._forget_waiting()
+        transport = self.transport
+        if linger and transport.can_write_eof():
+            transport.write_eof()
+            if self._behind or self._held:
+                transport.resume_reading()
+            self.deadline = now + LINGER_TIME
+            if not transport.get_write_buffer_size():
+                return
+        else:
+            transport.close()
+        self.deadline = now + self._server.body_timeout
+
+    def _forget_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            waiting.popleft().gone()

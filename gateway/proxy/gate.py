@@ -1,0 +1,40 @@
+"""One generation of everything the data port decides by, swapped whole on reload.
+
+A request reads the Gate once, when its turn comes, and keeps it to its end: no request
+is decided by one generation and forwarded by another.
+
+Imports: gateway.config.settings, gateway.decision, gateway.model, gateway.observe,
+gateway.wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.config.settings import Server, Upstream
+from gateway.model import Denial, Permit, RequestHead
+from gateway.observe.access import Entry
+from gateway.wire.headers import Hygiene
+
+if TYPE_CHECKING:
+    from gateway.decision import Pending
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What decides, what is written for whom, and where requests go."""
+
+    server: Server
+    decide_now: Callable[[RequestHead, float], Permit | Denial | Pending]
+    finish: Callable[[Pending], Awaitable[Permit | Denial]]  # raises Unavailable
+    hygiene: Hygiene
+    # The signed fields for a Permit, () where there is nobody to speak of.
+    identity: Callable[[Permit, RequestHead, float], Sequence[tuple[bytes, bytes]]]
+    upstreams: Mapping[str, Upstream]  # "self" too
+    log: Callable[[Entry], None]  # never waits
+    generation: str = ""
+    log_query: frozenset[str] = frozenset()  # query names that the log may show
+    # The keyed hash of a request's token, for the log; "" where it holds none.
+    token_hash: Callable[[RequestHead], str] = lambda _: ""

@@ -1,0 +1,56 @@
+"""Heads and chunks as bytes: how a message is written, to either side.
+
+Everything here is written anew from parsed parts. No byte of a received request line,
+status line or framing field is copied, so what one side meant by it can't be read in
+another way by the other (RFC 9112 sections 3, 4 and 7).
+
+Imports: the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+Field = tuple[bytes, bytes]
+
+CLOSE: Field = (b"connection", b"close")
+KEEP_ALIVE: Field = (b"connection", b"keep-alive")
+CHUNKED: Field = (b"transfer-encoding", b"chunked")
+LAST_CHUNK = b"0\r\n\r\n"  # no trailers, ever (R14)
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# The phrase is ours, not the upstream's: nobody reads it, and a status line is no place
+# for somebody else's bytes.
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii"))
+    for status in HTTPStatus
+}
+
+
+def request_head(
+    method: bytes, target: bytes, host: bytes, fields: Iterable[Field]
+) -> bytes:
+    """Return the head of a request with *target* byte for byte (R11)."""
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n\r\n" % (
+        method,
+        target,
+        host,
+        b"\r\n".join(map(b": ".join, fields)),
+    )
+
+
+def answer_head(status: int, fields: Iterable[Field]) -> bytes:
+    """Return the head of a response; *fields* hold its framing already."""
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"%b%b\r\n\r\n" % (line, b"\r\n".join(map(b": ".join, fields)))
+
+
+def chunk(content: bytes) -> bytes:
+    """Return *content*, which is not empty, as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(content), content)
+
+
+def content_length(length: int) -> Field:
+    """Return the field that declares *length* bytes."""
+    return (b"content-length", b"%d" % length)

@@ -1,0 +1,213 @@
+"""The data port: listening sockets, who may connect, and the clock's hand.
+
+One sweeper for each worker walks the connections twice a second and ends what has
+waited too long (R5): a timer for each request would cost more than most requests do.
+
+Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.proxy,
+gateway.wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from ipaddress import ip_address
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.config.settings import Address
+from gateway.model import Peer
+from gateway.proxy.front import Front
+from gateway.proxy.gate import Gate
+from gateway.proxy.upstream import Pool
+from gateway.wire.request import peer_of
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two looks at the deadlines, which are seconds long themselves.
+SWEEP = 0.25
+BACKLOG = 2048
+# Random bytes fetched at once. One call for each request would be one system call for
+# each request.
+_RANDOM_BLOCK = 4096
+
+
+class DataPort:
+    """Listens, and holds what all its connections share.
+
+    Args:
+        gate: What decides, until it is replaced.
+        clock: For deadlines, and for the decision's `now`.
+        spawn: Runs a coroutine in the background; keeps, logs and isolates it.
+        random: Returns that many random bytes, such as os.urandom.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        clock: Clock,
+        spawn: Callable[[Coroutine[None, None, None]], object],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.gate = gate
+        self.clock = clock
+        self.spawn = spawn
+        self.is_draining = False
+        self.fronts: set[Front] = set()
+        self._random = random
+        self._block = b""
+        self._at = 0
+        self._pools: dict[str, Pool] = {}
+        self._retired: list[Pool] = []
+        self._per_peer: Counter[str] = Counter()
+        self._counted: dict[Front, str] = {}
+        self._servers: list[asyncio.Server] = []
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Event | None = None
+        self._renew_pools()
+
+    # Life
+
+    async def start(self, addresses: Sequence[Address]) -> None:
+        """Listen at *addresses*."""
+        loop = asyncio.get_running_loop()
+        for address in addresses:
+            if address.path:
+                server = await loop.create_unix_server(
+                    lambda: Front(self), address.path, backlog=BACKLOG
+                )
+            else:
+                server = await loop.create_server(
+                    lambda: Front(self), address.host, address.port, backlog=BACKLOG
+                )
+            self._servers.append(server)
+        self._sweep_timer = loop.call_later(SWEEP, self._sweep)
+
+    @property
+    def bound(self) -> tuple[Address, ...]:
+        """Where it listens in fact: port 0 has become a number."""
+        found = []
+        for server in self._servers:
+            for listening in server.sockets:
+                name = listening.getsockname()
+                if isinstance(name, tuple):
+                    found.append(Address(name[0], name[1]))
+                else:
+                    found.append(Address(path=name))
+        return tuple(found)
+
+    def replace(self, gate: Gate) -> None:
+        """Decide by *gate* from the next request on."""
+        self.gate = gate
+        self._renew_pools()
+
+    async def close(self, grace: float) -> None:
+        """Stop listening; give what is in hand *grace* seconds to end."""
+        self.is_draining = True
+        for server in self._servers:
+            server.close()
+        for front in tuple(self.fronts):
+            front.drain()
+        if self.fronts:
+            self._empty = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._empty.wait()
+        for front in tuple(self.fronts):
+            front.transport.abort()
+        for pool in (*self._pools.values(), *self._retired):
+            pool.abort()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        # One turn of the loop, in which the transports say goodbye.
+        await asyncio.sleep(0)
+        for server in self._servers:
+            await server.wait_closed()
+
+    # What its connections ask
+
+    def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
+        """Return who is at the other end, or None where there is no room for it."""
+        server = self.gate.server
+        if len(self.fronts) >= server.max_connections or self.is_draining:
+            return None
+        name = transport.get_extra_info("peername")
+        # A Unix socket has no peer's address: whoever may open it is ours.
+        address = name[0] if isinstance(name, tuple) else ""
+        peer = peer_of(address, server.trusted_proxies)
+        if peer.address and not peer.trusted and not _is_loopback(peer.address):
+            if self._per_peer[peer.address] >= server.max_connections_per_peer:
+                return None
+            self._per_peer[peer.address] += 1
+            self._counted[front] = peer.address
+        self.fronts.add(front)
+        return peer
+
+    def left(self, front: Front) -> None:
+        """Note that *front* is no more."""
+        self.fronts.discard(front)
+        address = self._counted.pop(front, None)
+        if address is not None:
+            self._per_peer[address] -= 1
+            if not self._per_peer[address]:
+                del self._per_peer[address]
+        if self._empty is not None and not self.fronts:
+            self._empty.set()
+
+    def pool(self, upstream: str) -> Pool:
+        """Return the connections to *upstream*."""
+        return self._pools[upstream]
+
+    def random(self, size: int) -> bytes:
+        """Return *size* random bytes."""
+        at = self._at
+        end = at + size
+        if end > len(self._block):
+            self._block = self._random(_RANDOM_BLOCK)
+            at, end = 0, size
+        self._at = end
+        return self._block[at:end]
+
+    # Inside
+
+    def _renew_pools(self) -> None:
+        upstreams = self.gate.upstreams
+        for name, pool in tuple(self._pools.items()):
+            if upstreams.get(name) != pool.upstream:
+                pool.retire()
+                self._retired.append(self._pools.pop(name))
+        for name, upstream in upstreams.items():
+            if name not in self._pools:
+                self._pools[name] = Pool(upstream, self.clock)
+
+    def _sweep(self) -> None:
+        now = self.clock.monotonic()
+        for front in [one for one in self.fronts if one.deadline <= now]:
+            _expire(front, now)
+        self._retired = [pool for pool in self._retired if pool.connections]
+        for pool in (*self._pools.values(), *self._retired):
+            for one in [each for each in pool.connections if each.deadline <= now]:
+                _expire(one, now)
+        loop = asyncio.get_running_loop()
+        self._sweep_timer = loop.call_later(SWEEP, self._sweep)
+
+
+class _Expiring(Protocol):
+    """What the sweeper ends."""
+
+    def expire(self, now: float) -> None: ...
+
+
+def _expire(one: _Expiring, now: float) -> None:
+    try:
+        one.expire(now)
+    except Exception:
+        # The others' deadlines must not depend on this one.
+        logger.exception("a deadline could not be kept")
+
+
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
