@@ -260,7 +260,7 @@ def _options(value: bytes, named: set[bytes] | None) -> set[bytes] | None:
     """Add the names in a Connection *value* to those seen in an earlier one."""
     if value in {b"close", b"keep-alive"}:  # they name no field, and nearly all say it
         return named
-    options = {option.strip(b" \t").lower() for option in value.split(b",")}
+    options = set(value.lower().translate(None, b" \t").split(b","))
     return options if named is None else options | named
 
 

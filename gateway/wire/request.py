@@ -13,7 +13,7 @@ Imports: gateway.model, gateway.wire.framing.
 from __future__ import annotations
 
 import re
-import unicodedata
+import string
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import (
@@ -24,7 +24,7 @@ from ipaddress import (
     ip_address,
 )
 from typing import Literal
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
 
 from gateway.model import Denial, Headers, Peer, Reason, RequestHead
 from gateway.wire.framing import REFUSED_METHODS, TOKEN_CHARACTERS
@@ -42,14 +42,47 @@ _PLAIN = re.compile(
 )
 
 _QUERY_TEXT = re.compile(_QUERY)
-_NOT_IN_PATH = re.compile(rb"[^!-~]|[#\\]")
+_IN_PATH = bytes(set(range(0x21, 0x7F)) - set(b"#\\"))
+_WORDS = {b"\\": "backslash", b"#": "fragment", b" ": "space"}
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
-# Controls of ASCII and of Latin-1, whose NEL some readers take for a line end.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_SEPARATOR = re.compile(r"[/\\]")
-_NO_ESCAPES: frozenset[str] = frozenset()
+_OCTETS = {
+    f"{high}{low}".encode(): bytes.fromhex(high + low)
+    for high in string.hexdigits
+    for low in string.hexdigits
+}
+# Decoding is the one thing here that costs more than reading. 340 characters of
+# Japanese have as many escapes.
+_MAX_ESCAPES = 1024
+_MAX_SEGMENTS = 512  # what matches and rules walk through
 
+# Of a decoded path, in which an encoded slash is NUL. Controls of ASCII and of Latin-1,
+# whose NEL some readers take for a line end.
+_CONTROL = re.compile("[\x01-\x1f\x7f-\x9f]")
+# A servlet container takes `;params` away before it reads the path: a segment of
+# nothing else is an empty one to it, and `..;x` is `..`.
+_EMPTY = re.compile("/[/;]")
+_DOTS = re.compile(r"[/\\\x00] *\.\.? *(?:[/\\\x00;]|\Z)")
+_ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
+_ESCAPES = {"\0": "%2F", "\\": "%5C", "#": "%23", "?": "%3F"}
+_NO_ESCAPES: frozenset[str] = frozenset()
+# What normalises to a dot, a slash, a backslash or a semicolon (NFKC), for readers
+# that normalise after they have decoded.
+_LOOKALIKES = str.maketrans(
+    {
+        "\N{ONE DOT LEADER}": ".",
+        "\N{TWO DOT LEADER}": "..",
+        "\N{PRESENTATION FORM FOR VERTICAL TWO DOT LEADER}": "..",
+        "\N{SMALL FULL STOP}": ".",
+        "\N{FULLWIDTH FULL STOP}": ".",
+        "\N{FULLWIDTH SOLIDUS}": "/",
+        "\N{SMALL REVERSE SOLIDUS}": "\\",
+        "\N{FULLWIDTH REVERSE SOLIDUS}": "\\",
+        "\N{GREEK QUESTION MARK}": ";",
+        "\N{PRESENTATION FORM FOR VERTICAL SEMICOLON}": ";",
+        "\N{SMALL SEMICOLON}": ";",
+        "\N{FULLWIDTH SEMICOLON}": ";",
+    }
+)
 # Two readers after us may each decode once more; nobody has an honest use for more.
 _DECODINGS = 3
 
@@ -58,7 +91,11 @@ _MAX_METHOD = 32  # bytes; the longest registered one has 17
 
 # Fields of which two readers might believe different ones (R8). The credentials are
 # counted where they are read, because a public route doesn't look at them.
-_ONCE = frozenset({b"host", b"origin", b"content-type"})
+_TWICE = {
+    b"host": Denial(Reason.HOST_MALFORMED, "two hosts"),
+    b"origin": Denial(Reason.REQUEST_MALFORMED, "two origins"),
+    b"content-type": Denial(Reason.REQUEST_MALFORMED, "two content types"),
+}
 
 # A reg-name as hosts are named (with the underscore of container networks), no final
 # dot, no percent-encoding; or what looks like an IPv6 address.
@@ -112,27 +149,21 @@ def read_head(
         path, mark, rest = target.partition(b"?")
         query = rest if mark else None
         reading = _read_path(path)
-        if isinstance(reading, str):
-            return Denial(Reason.TARGET_AMBIGUOUS, reading)
+        if isinstance(reading, Denial):
+            return reading
         if not _QUERY_TEXT.fullmatch(rest):
             return Denial(Reason.TARGET_AMBIGUOUS, "query")
         segments, escapes = reading
+    if len(segments) > _MAX_SEGMENTS:
+        return Denial(Reason.HEAD_TOO_LARGE, "segments")
 
-    authority = origin = content_type = None
+    single: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in _ONCE:
-            if name == b"host":
-                if authority is not None:
-                    return Denial(Reason.HOST_MALFORMED, "two hosts")
-                authority = value
-            elif name == b"origin":
-                if origin is not None:
-                    return Denial(Reason.REQUEST_MALFORMED, "two origins")
-                origin = value
-            else:
-                if content_type is not None:
-                    return Denial(Reason.REQUEST_MALFORMED, "two content types")
-                content_type = value
+        if name in _TWICE:
+            if name in single:
+                return _TWICE[name]
+            single[name] = value
+    authority = single.get(b"host")
     if authority is None:
         return Denial(Reason.HOST_MALFORMED, "no host")
     host = _host(authority) if len(authority) <= _MAX_HOST else ""
@@ -194,73 +225,59 @@ def _is_method(method: str) -> bool:
     )
 
 
-def _read_path(path: bytes) -> tuple[tuple[str, ...], frozenset[str]] | str:
-    """Return segments and escapes of *path*, or the word for what is wrong with it."""
-    if not path.startswith(b"/"):
-        return "not a path"
-    odd = _NOT_IN_PATH.search(path)
-    if odd is not None:
-        return {b"\\": "backslash", b"#": "fragment", b" ": "space"}.get(
-            odd.group(), "character"
-        )
-    if _BAD_PERCENT.search(path):
-        return "percent"
+def _read_path(path: bytes) -> tuple[tuple[str, ...], frozenset[str]] | Denial:
+    """Return segments and escapes of *path*.
 
-    raw = path.split(b"/")[1:]
-    last = len(raw) - 1
-    segments: list[str] = []
-    escapes: set[str] = set()
-    for position, piece in enumerate(raw):
-        if b"%" in piece:
-            try:
-                segment = unquote_to_bytes(piece).decode("utf-8")
-            except UnicodeDecodeError:
-                return "encoding"
-            if _CONTROL.search(segment):
-                return "control"
-            escapes |= _escapes(segment)
-        else:
-            segment = piece.decode("ascii")
-        # A servlet container takes `;params` away before it reads the path: what has
-        # nothing else is an empty segment to it.
-        if not segment.partition(";")[0] and (segment or position != last):
-            return "empty segment"
-        if ("." in segment or b"%" in piece) and _hides_dots(segment):
-            return "dot segment"
-        segments.append(segment)
+    Works on the whole path, because a head of 16 KiB has room for thousands of
+    segments. An encoded slash is a NUL meanwhile, which nothing else decodes to, so
+    that splitting still happens at the raw slashes alone; and no UTF-8 sequence holds
+    one.
+    """
+    if not path.startswith(b"/"):
+        return Denial(Reason.TARGET_AMBIGUOUS, "not a path")
+    odd = path.translate(None, _IN_PATH)
+    if odd:
+        return Denial(Reason.TARGET_AMBIGUOUS, _WORDS.get(odd[:1], "character"))
+    if path.count(b"/") > _MAX_SEGMENTS:
+        return Denial(Reason.HEAD_TOO_LARGE, "segments")
+    if path.count(b"%") > _MAX_ESCAPES:
+        return Denial(Reason.HEAD_TOO_LARGE, "escapes")
+    if _BAD_PERCENT.search(path):
+        return Denial(Reason.TARGET_AMBIGUOUS, "percent")
+    if b"%00" in path:
+        return Denial(Reason.TARGET_AMBIGUOUS, "control")
+
+    first, *rest = path.replace(b"%2F", b"\0").replace(b"%2f", b"\0").split(b"%")
+    octets = first + b"".join([_OCTETS[piece[:2]] + piece[2:] for piece in rest])
+    try:
+        text = octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return Denial(Reason.TARGET_AMBIGUOUS, "encoding")
+    if _CONTROL.search(text):
+        return Denial(Reason.TARGET_AMBIGUOUS, "control")
+    if _EMPTY.search(text):
+        return Denial(Reason.TARGET_AMBIGUOUS, "empty segment")
+    if _hides_dots(text):
+        return Denial(Reason.TARGET_AMBIGUOUS, "dot segment")
+
+    escapes = {name for character, name in _ESCAPES.items() if character in text}
+    # Not `%25` followed by hex in the raw bytes: `%25%32%65` decodes to `%2e` too.
+    if _ESCAPED.search(text):
+        escapes.add("%25")
+    segments = text.split("/")[1:]
+    if "\0" in text:
+        segments = [segment.replace("\0", "/") for segment in segments]
     return tuple(segments), frozenset(escapes)
 
 
-def _escapes(segment: str) -> set[str]:
-    """Name what a decoded *segment* holds that could only arrive encoded."""
-    found = set()
-    if "/" in segment:
-        found.add("%2F")
-    if "\\" in segment:
-        found.add("%5C")
-    if "#" in segment:
-        found.add("%23")
-    if "?" in segment:
-        found.add("%3F")
-    # Not `%25` followed by hex in the raw bytes: `%25%32%65` decodes to `%2e` too.
-    if _ESCAPED.search(segment):
-        found.add("%25")
-    return found
-
-
-def _hides_dots(segment: str) -> bool:
-    """Tell whether *segment* is, holds or decodes to a dot segment, params and all."""
+def _hides_dots(text: str) -> bool:
+    """Tell whether a decoded path holds a dot segment, or would if decoded again."""
     for _ in range(_DECODINGS):
-        text = segment
-        if not text.isascii():
-            # Full-width dots and slashes, for readers that normalise.
-            text = unicodedata.normalize("NFKC", text)
-        for part in _SEPARATOR.split(text):
-            if part.partition(";")[0].strip() in {".", ".."}:
-                return True
-        if not _ESCAPED.search(segment):
+        if _DOTS.search(text if text.isascii() else text.translate(_LOOKALIKES)):
+            return True
+        if not _ESCAPED.search(text):
             return False
-        segment = unquote(segment)
+        text = unquote(text)
     return True
 
 
