@@ -264,7 +264,10 @@ def test_a_bound_assertion_is_for_no_other(
 def test_half_a_binding_is_none() -> None:
     """Both, method and target, have to be there and right."""
     for token in (forged(htm="GET"), forged(htu="/")):
-        assert fault(verifier(), token, method="GET", target="/") is Fault.BOUND
+        for method in ("GET", None):
+            for target in ("/", None):
+                found = fault(verifier(), token, method=method, target=target)
+                assert found is Fault.BOUND
 
 
 def test_an_unbound_one_can_be_refused() -> None:

@@ -284,6 +284,19 @@ def test_what_is_held_is_bounded() -> None:
     assert fields(people[0], by) is not found[0]
 
 
+def test_what_is_signed_again_is_young_again() -> None:
+    """The bound takes the assertion that was signed first, not the busiest caller's."""
+    by = signer(max_entries=2)
+    busy, other, third = principal(), principal(), principal()
+    fields(busy, by)
+    fields(other, by, now=NOW + 20)
+    again = fields(busy, by, now=NOW + 30)
+
+    fields(third, by, now=NOW + 31)
+
+    assert fields(busy, by, now=NOW + 31) is again
+
+
 def test_what_is_over_is_let_go() -> None:
     """An assertion past its time, and its principal, go as others come."""
     by = signer()
