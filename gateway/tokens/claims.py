@@ -1,0 +1,298 @@
+"""The claims of a verified token, checked once and made into a Principal.
+
+RFC 7519 section 4.1, RFC 9068 section 2.2, RFC 8725 section 3. A claim that is present
+has to be what it should be, also where it may be absent. The clock is an argument;
+whether the token is acceptable now and here is asked in gateway.tokens.accept.
+
+Imports: gateway.model, gateway.tokens.fingerprints.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from gateway.model import Denial, Principal, Reason
+from gateway.tokens.fingerprints import fingerprints
+
+Claims = Mapping[str, Any]
+
+MAX_NAME = 255  # characters of `sub` and of other names (OpenID Connect Core section 2)
+MAX_TOKEN_ID = 128  # characters of `jti`
+MAX_DATE = 2**53  # Unix seconds; a double counts no further
+
+_NOTHING: frozenset[str] = frozenset()
+# RFC 6749 section 3.3: printable ASCII without the quote and the backslash.
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerRules:
+    """An issuer we trust, and what we trust it to say: [issuer.x] of gateway.toml."""
+
+    name: str
+    issuer: str  # its `iss`, compared octet by octet
+    algorithms: frozenset[str]  # never taken from the token: RFC 8725 section 3.1
+    token_types: frozenset[str] = frozenset({"at+jwt", "jwt"})  # lower-case
+    audience: frozenset[str] = frozenset()  # for gateway.tokens.accept
+    leeway: float = 30.0  # seconds
+    max_lifetime: float = 24 * 3600.0  # seconds
+    token_id: str = "jti"  # noqa: S105  (the name of a claim)
+    role_claim: tuple[str, ...] = ()  # one element: the claim's name as it stands
+    role_map: Mapping[str, str] | None = None
+    role_allow: frozenset[str] = frozenset()  # the only roles it may assert
+    role_split: bool = False  # a string is split at spaces
+    scope_claim: str = "scope"
+
+
+class _Wrong(Exception):  # noqa: N818  (the claim is; and it never leaves this file)
+    """A claim is not what it should be. `at` is a name of ours, never a value."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+def principal_from(
+    claims: Claims, rules: IssuerRules, now: float, content_digest: str
+) -> Principal | Denial:
+    """Return the principal that *claims* describe.
+
+    Its `claims` are read-only at the top; nobody changes what lies deeper, and it is
+    shared by all requests that bring this token.
+
+    Args:
+        claims: The payload of a token whose signature has been verified.
+        rules: Of the issuer whose key verified it.
+        now: Unix seconds.
+        content_digest: Names the verified content; the token's id if it has no other.
+    """
+    try:
+        return _principal(claims, rules, now, content_digest)
+    except _Wrong as wrong:
+        return Denial(Reason.CLAIM_INVALID, wrong.at)
+
+
+def _principal(
+    claims: Claims, rules: IssuerRules, now: float, content_digest: str
+) -> Principal | Denial:
+    if claims.get("iss") != rules.issuer:
+        # Compared when the key was chosen too, but then it was not verified.
+        return Denial(Reason.ISSUER_UNTRUSTED)
+
+    expires_at = _date(claims, "exp")
+    if expires_at is None:
+        raise _Wrong("exp")
+    issued_at = _date(claims, "iat")
+    not_before = _date(claims, "nbf")
+    # How long a revocation must be kept hangs on both. The issuer's clock may be ahead
+    # of ours by the leeway; its subtraction can't be.
+    too_late = expires_at > now + rules.max_lifetime + rules.leeway
+    if too_late or (
+        issued_at is not None and expires_at - issued_at > rules.max_lifetime
+    ):
+        return Denial(Reason.LIFETIME_TOO_LONG, "exp")
+
+    subject = _text(claims, "sub")
+    if subject is None:
+        raise _Wrong("sub")
+    named = _text(claims, "jti", MAX_TOKEN_ID)
+    if rules.token_id != "jti":  # noqa: S105  (the name of a claim)
+        named = _text(claims, rules.token_id, MAX_TOKEN_ID)
+    token_id = named or content_digest
+    session_id = _text(claims, "sid")
+    client_id = (
+        _text(claims, "client_id") or _text(claims, "azp") or _text(claims, "appid")
+    )
+
+    return Principal(
+        # RFC 9068 section 2.2: a token that no user stands behind is about its client.
+        # Auth0 says the same as "<client>@clients".
+        kind=(
+            "service"
+            if client_id is not None and subject in {client_id, f"{client_id}@clients"}
+            else "user"
+        ),
+        issuer=rules.name,
+        subject=subject,
+        client_id=client_id,
+        token_id=token_id,
+        session_id=session_id,
+        issued_at=issued_at,
+        not_before=not_before,
+        expires_at=expires_at,
+        leeway=rules.leeway,
+        auth_time=_date(claims, "auth_time"),
+        acr=_text(claims, "acr"),
+        amr=_methods(claims),
+        audience=_audience(claims),
+        roles=_roles(claims, rules),
+        scope=_scope(claims, rules.scope_claim),
+        claims=MappingProxyType(_lean(claims)),
+        fingerprints=fingerprints(
+            rules.issuer,
+            token_id=token_id,
+            session_id=session_id,
+            subject=subject,
+            client_id=client_id,
+        ),
+    )
+
+
+def _date(claims: Claims, name: str) -> float | None:
+    """Return a NumericDate in Unix seconds, or None where there is none.
+
+    RFC 7519 section 2: a JSON number. A string is none, whatever it spells.
+    """
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Wrong(name)
+    # Compared before it is converted: an integer of 400 digits has no float. What does
+    # not compare, a NaN, is refused.
+    if not -MAX_DATE <= value <= MAX_DATE:
+        raise _Wrong(name)
+    return float(value)
+
+
+def _text(claims: Claims, name: str, most: int = MAX_NAME) -> str | None:
+    """Return a claim that names something, or None where there is none."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if not isinstance(value, str) or not _is_name(value, most):
+        raise _Wrong(name)
+    return value
+
+
+def _is_name(text: str, most: int) -> bool:
+    # Printable and in NFC: two names that look the same are the same, and none of them
+    # ends a line in a log or a header.
+    return (
+        0 < len(text) <= most
+        and text.isprintable()
+        and (text.isascii() or unicodedata.is_normalized("NFC", text))
+    )
+
+
+def _audience(claims: Claims) -> frozenset[str]:
+    value = claims.get("aud")
+    named = [value] if isinstance(value, str) else value
+    if not isinstance(named, list) or not named or not _all_text(named):
+        raise _Wrong("aud")
+    if len(named) == 1:
+        return _alone(named[0])
+    return frozenset(named)
+
+
+def _methods(claims: Claims) -> tuple[str, ...]:
+    value = claims.get("amr", [])
+    # RFC 8176 says a list; some libraries write a list of one as its element.
+    named = [value] if isinstance(value, str) else value
+    if not isinstance(named, list) or not _all_text(named):
+        raise _Wrong("amr")
+    return tuple(named)
+
+
+def _roles(claims: Claims, rules: IssuerRules) -> frozenset[str]:
+    """Return the roles that the issuer asserts and may assert (R85).
+
+    Exact strings: no folding, no trimming, no part of a string. Where there is a map,
+    what it does not name is no role.
+    """
+    if not rules.role_claim:
+        return _NOTHING
+    value: Any = claims
+    for name in rules.role_claim:
+        if not isinstance(value, Mapping):
+            raise _Wrong("roles")
+        if name not in value:
+            return _NOTHING
+        value = value[name]
+    if isinstance(value, str) and rules.role_split:
+        value = value.split(" ")
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise _Wrong("roles")
+    if rules.role_map is not None:
+        value = [rules.role_map[each] for each in value if each in rules.role_map]
+    return _shared(rules.role_allow.intersection(value))
+
+
+def _scope(claims: Claims, name: str) -> frozenset[str]:
+    """Return what the token was granted to do.
+
+    RFC 9068 section 2.2.3 says a string with spaces; Okta and others write a list.
+    """
+    value = claims.get(name, "")
+    if isinstance(value, str):
+        found = _words(value) if len(value) <= MAX_SHARED else _words_of(value)
+        if found is None:
+            raise _Wrong("scope")
+        return found
+    if not isinstance(value, list) or not all(
+        isinstance(each, str) and _SCOPE.fullmatch(each) for each in value
+    ):
+        raise _Wrong("scope")
+    return _shared(frozenset(value))
+
+
+def _all_text(values: list[Any]) -> bool:
+    return all(isinstance(each, str) and _is_name(each, 1024) for each in values)
+
+
+# Tokens of one issuer say the same few things over and over, and a hundred thousand of
+# them are remembered: what is equal is one object, which halves an entry. Bounded, and
+# only ever asked about what a trusted issuer has signed.
+MAX_SHARED = 512  # characters; a longer text is not kept for others
+_ALIKE = frozenset({"iss", "aud", "azp", "client_id", "scope"})
+
+
+def _lean(claims: Claims) -> dict[str, Any]:
+    """Return *claims* with names and texts that other tokens have too."""
+    return {
+        _one(name): _lean_value(value) if name in _ALIKE or _holds(value) else value
+        for name, value in claims.items()
+    }
+
+
+def _lean_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return _one(value) if len(value) <= MAX_SHARED else value
+    if isinstance(value, list):
+        return [_lean_value(each) for each in value]
+    if isinstance(value, dict):
+        return {_one(name): _lean_value(each) for name, each in value.items()}
+    return value
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, list | dict)
+
+
+@lru_cache(maxsize=4096)
+def _one(text: str) -> str:
+    return text
+
+
+def _words_of(text: str) -> frozenset[str] | None:
+    words = frozenset(filter(None, text.split(" ")))
+    return words if all(map(_SCOPE.fullmatch, words)) else None
+
+
+_words = lru_cache(maxsize=1024)(_words_of)
+
+
+@lru_cache(maxsize=1024)
+def _alone(audience: str) -> frozenset[str]:
+    return frozenset((audience,))
+
+
+@lru_cache(maxsize=1024)
+def _shared(names: frozenset[str]) -> frozenset[str]:
+    return names

@@ -1,0 +1,82 @@
+"""The compact form of a signed token, read strictly before any cryptography.
+
+RFC 7515 section 7.1: three segments of base64url. A token has exactly one spelling
+here: no padding, no white space, no other alphabet, no set bits behind the last byte
+(R42). PyJWT has changed its mind about these three times; nothing depends on it.
+
+Imports: gateway.tokens.strict_json.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.tokens.strict_json import loads
+
+MAX_CHARACTERS = 64 * 1024
+"""However high [server].max_token is set: no token in use comes near it."""
+
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+
+# Four characters are three bytes. A rest of one is no byte at all; a rest of two or
+# three ends in a character of which some bits are surplus, and these have to be zero.
+# To re-encode would prove the same at twice the price.
+_LAST: tuple[frozenset[int] | None, ...] = (
+    None,  # no rest, no surplus
+    frozenset(),
+    frozenset(b"AQgw"),
+    frozenset(b"AEIMQUYcgkosw048"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """A token taken apart. Nothing in it is verified."""
+
+    header: Mapping[str, Any]
+    payload: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    signing_input: bytes = field(repr=False)  # header "." payload, as received
+
+
+def split(token: str) -> Compact | None:
+    """Take *token* apart, or return None when it is not in strict compact form.
+
+    The payload may be empty, since RFC 7515 lets one sign nothing; it is then no
+    JSON object, and no JWT.
+    """
+    if len(token) > MAX_CHARACTERS:
+        return None
+    match = _COMPACT.fullmatch(token)
+    if match is None:
+        return None
+    raw = token.encode()
+    end_of_header, end_of_payload = match.end(1), match.end(2)
+    head = _decode(raw[:end_of_header])
+    body = _decode(raw[end_of_header + 1 : end_of_payload])
+    tail = _decode(raw[end_of_payload + 1 :])
+    if head is None or body is None or tail is None:
+        return None
+    header = loads(head)
+    if header is None:
+        return None
+    return Compact(header, body, tail, raw[:end_of_payload])
+
+
+def base64url(text: str) -> bytes | None:
+    """Return the bytes that *text* spells in canonical base64url, or None."""
+    return _decode(text.encode()) if _BASE64URL.fullmatch(text) else None
+
+
+def _decode(characters: bytes) -> bytes | None:
+    allowed = _LAST[len(characters) & 3]
+    if allowed is not None and characters[-1] not in allowed:
+        return None
+    # Surplus padding is ignored, so that two always do.
+    return binascii.a2b_base64(characters.translate(_TO_BASE64) + b"==")

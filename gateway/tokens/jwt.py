@@ -1,0 +1,200 @@
+"""Access tokens that another party signed: a JWT (RFC 7519) in a JWS (RFC 7515).
+
+The checks run in the order of RFC 8725 section 3: the form, the issuer, the type, the
+algorithm, the key, the signature, and only then is anything in the payload believed.
+Before that it chooses the issuer and nothing else. What a header says about where keys
+are (`jku`, `jwk`, `x5u`, `x5c`, `x5t`) is not read at all (R41).
+
+Imports: gateway.model, gateway.tokens.claims, gateway.tokens.compact,
+gateway.tokens.jwks, gateway.tokens.strict_json, PyJWT.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from jwt.algorithms import Algorithm, get_default_algorithms
+
+from gateway.model import (
+    Denial,
+    KeyNeeded,
+    Principal,
+    Reason,
+    Steps,
+    VerificationKey,
+)
+from gateway.tokens.claims import Claims, IssuerRules, principal_from
+from gateway.tokens.compact import Compact, split
+from gateway.tokens.jwks import ALGORITHMS, MAX_KEY_ID, KeyStore
+from gateway.tokens.strict_json import loads
+
+_PARTS = 3  # header.payload.signature; a JWE has five (RFC 7516 section 9)
+
+_VERIFIERS: Mapping[str, Algorithm] = {
+    name: algorithm
+    for name, algorithm in get_default_algorithms().items()
+    if name in ALGORITHMS
+}
+# Two numbers of the curve's size, end to end (RFC 7518 section 3.4).
+_SIGNATURE_BYTES = {"ES256": 64, "ES384": 96, "ES512": 132, "EdDSA": 64}
+
+# JWTs that prove or order something, and are access to nothing (RFC 8725 section
+# 3.11). Refused whatever [issuer.x].token_types says.
+NEVER_ACCESS = frozenset(
+    {
+        "dpop+jwt",
+        "logout+jwt",
+        "secevent+jwt",
+        "id+jwt",
+        "client-authentication+jwt",
+        "oauth-authz-req+jwt",
+        "oauth-client-attestation+jwt",
+        "oauth-client-attestation-pop+jwt",
+        "token-introspection+jwt",
+        "kb+jwt",
+        "entity-statement+jwt",
+    }
+)
+# Where `typ` is just "JWT", the payload shows what else a token may be: an ID token
+# (OpenID Connect Core sections 2 and 3.3.2.11), a logout token or another security
+# event (RFC 8417), or what Keycloak and Amazon Cognito call it themselves.
+_NOT_ACCESS = ("at_hash", "c_hash", "events")
+_USES: Mapping[str, frozenset[str]] = {
+    "typ": frozenset({"id", "refresh", "offline", "logout"}),
+    "token_use": frozenset({"id", "refresh"}),
+}
+
+
+class JwtAuthenticator:
+    """Verifies tokens from the issuers named in gateway.toml."""
+
+    def __init__(self, rules: Sequence[IssuerRules], keys: KeyStore) -> None:
+        self._rules = {each.issuer: each for each in rules}
+        if len(self._rules) != len(rules):
+            raise ValueError("two issuers with one `iss`: which of them is meant?")
+        self._keys = keys
+
+    def recognises(self, token: str) -> bool:
+        """Tell by the number of parts."""
+        return token.count(".") == _PARTS - 1
+
+    def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
+        """Verify *token* as of *now* (Unix seconds)."""
+        parts = split(token)
+        if parts is None:
+            return Denial(Reason.TOKEN_MALFORMED, "form")
+        odd = _odd_header(parts.header)
+        if odd is not None:
+            return odd
+        claims = loads(parts.payload)
+        if claims is None:
+            return Denial(Reason.TOKEN_MALFORMED, "payload")
+
+        issuer = claims.get("iss")
+        rules = self._rules.get(issuer) if isinstance(issuer, str) else None
+        if rules is None:
+            return Denial(Reason.ISSUER_UNTRUSTED)
+
+        kind = _type(parts.header)
+        if kind not in rules.token_types or kind in NEVER_ACCESS:
+            return Denial(Reason.TYPE_FORBIDDEN, "typ")
+
+        algorithm: str = parts.header["alg"]
+        if algorithm not in rules.algorithms:
+            return Denial(Reason.ALGORITHM_FORBIDDEN)
+
+        key_id: str | None = parts.header.get("kid")
+        key = self._keys.find(rules.name, key_id, algorithm)
+        if key is None:
+            key = yield KeyNeeded(rules.name, key_id, algorithm)
+        if key is None:
+            return Denial(Reason.KEY_UNKNOWN)
+
+        if not verify(parts, key):
+            return Denial(Reason.SIGNATURE_INVALID)
+
+        # From here on the payload is the issuer's word.
+        if kind == "jwt":
+            wrong = _other_use(claims)
+            if wrong is not None:
+                return Denial(Reason.TYPE_FORBIDDEN, wrong)
+        principal = principal_from(claims, rules, now, _digest(parts.signing_input))
+        if isinstance(principal, Principal) and now >= (
+            principal.expires_at + principal.leeway
+        ):
+            # accept() asks this on every request. It is asked here too, so that dead
+            # tokens take no room among the verified ones.
+            return Denial(Reason.TOKEN_EXPIRED)
+        return principal
+
+
+def verify(parts: Compact, key: VerificationKey) -> bool:
+    """Tell whether *key* made the signature of *parts*.
+
+    The algorithm is the key's (R40); a header that names another one, or asks for an
+    extension that we don't know, is no reason to verify in another way.
+    """
+    header = parts.header
+    if header.get("alg") != key.algorithm or "crit" in header or "b64" in header:
+        return False
+    size = _SIGNATURE_BYTES.get(key.algorithm)
+    if size is not None and len(parts.signature) != size:
+        return False
+    return _VERIFIERS[key.algorithm].verify(
+        parts.signing_input, key.material, parts.signature
+    )
+
+
+def _odd_header(header: Mapping[str, Any]) -> Denial | None:
+    """Refuse a header that is not plainly that of a signed JWT."""
+    if not isinstance(header.get("alg"), str):
+        return Denial(Reason.TOKEN_MALFORMED, "alg")
+    if "kid" in header:
+        key_id = header["kid"]
+        if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_KEY_ID:
+            return Denial(Reason.TOKEN_MALFORMED, "kid")
+    for name in ("typ", "cty"):
+        if not isinstance(header.get(name, ""), str):
+            return Denial(Reason.TOKEN_MALFORMED, name)
+    # RFC 7515 section 4.1.11: we know no extension, so none may be critical. `b64`
+    # (RFC 7797) would change what was signed, and has to be critical to be legal.
+    for name in ("crit", "b64"):
+        if name in header:
+            return Denial(Reason.TOKEN_MALFORMED, name)
+    if str(header.get("cty", "")).lower().endswith("jwt"):
+        # RFC 7519 section 5.2: the payload would be another token.
+        return Denial(Reason.TYPE_FORBIDDEN, "cty")
+    return None
+
+
+def _type(header: Mapping[str, Any]) -> str:
+    """Return the token's type in canonical form (RFC 7515 section 4.1.9)."""
+    return str(header.get("typ", "JWT")).lower().removeprefix("application/")
+
+
+def _other_use(claims: Claims) -> str | None:
+    """Return the claim by which a plain JWT is not an access token (R45)."""
+    for name in _NOT_ACCESS:
+        if name in claims:
+            return name
+    for name, uses in _USES.items():
+        use = claims.get(name)
+        if isinstance(use, str) and use.lower() in uses:
+            return name
+    # Keycloak before 25 copied the nonce into access tokens too, and says beside it
+    # that they are such.
+    if "nonce" in claims and claims.get("typ") != "Bearer":
+        return "nonce"
+    return None
+
+
+def _digest(signing_input: bytes) -> str:
+    """Return the name of a token without an id: that of its verified content.
+
+    Header and payload, and not the signature: there are several for one content (R50).
+    """
+    digest = sha256(signing_input).digest()
+    return "sha256:" + base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,0 +1,91 @@
+"""gateway.tokens.compact: a token has one spelling."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.tokens.compact import MAX_CHARACTERS, Compact, base64url, split
+from tests.tokens.make import b64
+
+HEAD = b64(b'{"alg":"ES256"}')
+
+
+def test_a_token_is_taken_apart() -> None:
+    """What is signed is the text of the first two segments, as received."""
+    assert split(f"{HEAD}.{b64(b'pay')}.{b64(b'sig!')}") == Compact(
+        {"alg": "ES256"}, b"pay", b"sig!", f"{HEAD}.cGF5".encode()
+    )
+
+
+def test_nothing_may_be_signed() -> None:
+    """RFC 7515 allows an empty payload. It is no JWT, which is found out later."""
+    found = split(f"{HEAD}..AAAA")
+
+    assert found is not None
+    assert found.payload == b""
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("..", id="three times nothing"),
+        pytest.param(f".{HEAD}.AAAA", id="no header"),
+        pytest.param(f"{HEAD}.AAAA.", id="no signature"),
+        pytest.param(f"{HEAD}.AAAA", id="two segments"),
+        pytest.param(f"{HEAD}.AAAA.AAAA.AAAA", id="four segments"),
+        pytest.param(f"{HEAD}.AAAA.AAAA.AAAA.AAAA", id="a JWE"),
+        pytest.param(f"{HEAD}.AA==.AAAA", id="padding"),
+        pytest.param(f"{HEAD}.AAAA.AAAA=", id="padding at the end"),
+        pytest.param(f"{HEAD}.AA+A.AAAA", id="the other alphabet, plus"),
+        pytest.param(f"{HEAD}.AA/A.AAAA", id="the other alphabet, slash"),
+        pytest.param(f"{HEAD}.AAAA.AAAA\n", id="a line feed at the end"),
+        pytest.param(f" {HEAD}.AAAA.AAAA", id="a space"),
+        pytest.param(f"{HEAD}.AA\u2005AA.AAAA", id="another space"),
+        pytest.param(f"{HEAD}.AAA\u00aa.AAAA", id="a letter that is not ASCII"),
+        pytest.param(f"{HEAD}.A\ud800AA.AAAA", id="half a character"),
+        pytest.param(f"{HEAD}.AAAAA.AAAA", id="one character left over"),
+        pytest.param(f"{HEAD}.AB.AAAA", id="surplus bits after one byte"),
+        pytest.param(f"{HEAD}.AAAA.AAB", id="surplus bits after two bytes"),
+        pytest.param(f"{HEAD[:-1]}.AAAA.AAAA", id="a cut header"),
+        pytest.param(f"{b64(b'[]')}.AAAA.AAAA", id="a header that is a list"),
+        pytest.param(f"{b64(b'{')}.AAAA.AAAA", id="a header that is no JSON"),
+        pytest.param(f"{HEAD}.AAAA.{'A' * MAX_CHARACTERS}", id="too long"),
+    ],
+)
+def test_refuses(token: str) -> None:
+    """No second spelling, and nothing that has to be guessed (R42)."""
+    assert split(token) is None
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ABQgwEIk04_-=+/ \n", max_size=6) | st.text(max_size=4))
+def test_canonical_means_that_encoding_again_gives_the_same(text: str) -> None:
+    """The quick proof of canonical form and the slow one agree."""
+    found = base64url(text)
+    try:
+        decoded = base64.b64decode(
+            text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True
+        )
+    except ValueError:
+        assert found is None
+    else:
+        assert found == (decoded if b64(decoded) == text else None)
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_every_byte_string_has_a_spelling(raw: bytes) -> None:
+    """What RFC 4648 section 5 writes is read."""
+    assert base64url(b64(raw)) == raw
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40) | st.text(alphabet="ey.JAe0-_", max_size=40))
+def test_any_text_has_an_answer(text: str) -> None:
+    """A token or None; never an exception."""
+    assert split(text) is None or text.count(".") == 2
