@@ -94,7 +94,7 @@ def test_a_request_has_the_body_its_one_framing_field_says(
         ("1.1", [(b"x", b"a\n b")], "field"),
         ("1.1", [(b"x", b"\x7f")], "field"),
     ],
-)  # fmt: skip
+)
 def test_a_request_with_two_possible_ends_is_refused(
     version: str, headers: list[tuple[bytes, bytes]], at: str
 ) -> None:
@@ -294,7 +294,7 @@ def post(*lines: bytes) -> bytes:
         (post(b"Connection: upgrade", b"Upgrade: h2c"), "nobody"),
         (post(b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 3"), "us"),
     ],
-)  # fmt: skip
+)
 def test_what_the_parser_lets_through_is_refused_by_us(raw: bytes, who: str) -> None:
     """A row that changes hands with a new release of the parser is a row to read."""
     assert judge(raw) == who

@@ -56,7 +56,11 @@ def refusal(target: bytes) -> str:
         (b"/a/b%20c/", ("a", "b c", ""), None),
         (b"/al%69ce", ("alice",), None),
         (b"/caf%C3%A9", ("caf\xe9",), None),
-        (b"/a%2eb/..a/a../.../.well-known", ("a.b", "..a", "a..", "...", ".well-known"), None),
+        (
+            b"/a%2eb/..a/a../.../.well-known",
+            ("a.b", "..a", "a..", "...", ".well-known"),
+            None,
+        ),
         (b"/a;v=1/b;..", ("a;v=1", "b;.."), None),
         (b"/!\"$&'()*+,-:<=>@[]^_`{|}~", ("!\"$&'()*+,-:<=>@[]^_`{|}~",), None),
         (b"/100%25", ("100%",), None),
@@ -64,7 +68,7 @@ def refusal(target: bytes) -> str:
         (b"/a?b=/../c%zz&\\?d", ("a",), b"b=/../c%zz&\\?d"),
         (b"/%61?/public/", ("a",), b"/public/"),
     ],
-)  # fmt: skip
+)
 def test_a_path_is_split_at_its_slashes_and_decoded_once(
     target: bytes, segments: tuple[str, ...], query: bytes | None
 ) -> None:
@@ -167,7 +171,7 @@ def test_a_path_is_split_at_its_slashes_and_decoded_once(
         (b"/a?\xe9", "query"),
         (b"/%61?\n", "query"),
     ],
-)  # fmt: skip
+)
 def test_a_target_that_can_be_read_in_two_ways_is_refused(
     target: bytes, word: str
 ) -> None:
@@ -197,7 +201,7 @@ def test_escapes_that_a_route_may_allow_are_only_collected(
     head = read(target)
 
     assert isinstance(head, RequestHead)
-    assert (head.segments, head.escapes) == (segments, escapes)
+    assert (head.segments, set(head.escapes)) == (segments, escapes)
 
 
 @pytest.mark.parametrize(
@@ -221,8 +225,20 @@ def test_a_path_at_the_bounds_is_read() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["CONNECT", "TRACE", "TRACK", "PRI", "trace", "Connect", "", "G T", "GET\n", "G\xe9T", "A" * 33],
-)  # fmt: skip
+    [
+        "CONNECT",
+        "TRACE",
+        "TRACK",
+        "PRI",
+        "trace",
+        "Connect",
+        "",
+        "G T",
+        "GET\n",
+        "G\xe9T",
+        "A" * 33,
+    ],
+)
 def test_a_method_that_makes_us_a_tunnel_or_a_mirror_is_refused(method: str) -> None:
     """So is one that is no token."""
     assert read(method=method) == Denial(Reason.METHOD_UNSUPPORTED)
@@ -261,15 +277,47 @@ def test_host_is_compared_in_lower_case_and_without_its_port(
 @pytest.mark.parametrize(
     "value",
     [
-        b"", b".", b"a.", b"a..b", b".a", b"-a", b"a-", b"a/b?c", b"u@a", b"a b", b"a,b",
-        b"a:", b"a:0", b"a:080", b"a:65536", b"a:99999999", b"a:b", b"a:1:2", b"a%41",
-        b"caf\xe9", b"[::1", b"::1", b"[]", b"[1.2.3.4]", b"[::g]", b"[fe80::1%25eth0]",
-        b"[::1]x", b"127.1", b"1.2.3.4.5", b"999.1.1.1", b"127.0.0.0x1", b"2130706433",
-        b"a" * 64, b"a.b" * 86, b"a\n", b"a\x00", b"http://a",
+        b"",
+        b".",
+        b"a.",
+        b"a..b",
+        b".a",
+        b"-a",
+        b"a-",
+        b"a/b?c",
+        b"u@a",
+        b"a b",
+        b"a,b",
+        b"a:",
+        b"a:0",
+        b"a:080",
+        b"a:65536",
+        b"a:99999999",
+        b"a:b",
+        b"a:1:2",
+        b"a%41",
+        b"caf\xe9",
+        b"[::1",
+        b"::1",
+        b"[]",
+        b"[1.2.3.4]",
+        b"[::g]",
+        b"[fe80::1%25eth0]",
+        b"[::1]x",
+        b"127.1",
+        b"1.2.3.4.5",
+        b"999.1.1.1",
+        b"127.0.0.0x1",
+        b"2130706433",
+        b"a" * 64,
+        b"a.b" * 86,
+        b"a\n",
+        b"a\x00",
+        b"http://a",
     ],
-)  # fmt: skip
+)
 def test_a_host_that_is_none_is_refused(value: bytes) -> None:
-    """Names, IPv4 and bracketed IPv6 addresses in their one spelling; a port or none."""
+    """Names and addresses in their one spelling, with a port or without."""
     assert read(headers=((b"host", value),)) == Denial(
         Reason.HOST_MALFORMED, "not a host"
     )
@@ -327,7 +375,7 @@ def test_a_field_of_which_readers_believe_one_comes_once(
         (PROXY, [b"1" * 65], "10.0.0.1"),
         (PROXY, [b"6.6.6.6," + b"10.0.0.2," * 9999 + b"10.0.0.4"], "10.0.0.2"),
     ],
-)  # fmt: skip
+)
 def test_the_client_is_the_first_address_from_the_right_that_is_no_proxy(
     peer: Peer, fields: list[bytes], client: str
 ) -> None:
@@ -403,12 +451,33 @@ TARGETS = st.one_of(
     st.binary(max_size=40).map(lambda tail: b"/" + tail),
     st.lists(
         st.sampled_from(
-            [b"/", b".", b"..", b";", b"%2e", b"%2F", b"%5c", b"%25", b"2e", b"2f", b"a",
-             b"?", b"#", b"%00", b"\\", b"%c0%ae", b"%C3%A9", b" ", b"%20", b"%3b", b"%"]
+            [
+                b"/",
+                b".",
+                b"..",
+                b";",
+                b"%2e",
+                b"%2F",
+                b"%5c",
+                b"%25",
+                b"2e",
+                b"2f",
+                b"a",
+                b"?",
+                b"#",
+                b"%00",
+                b"\\",
+                b"%c0%ae",
+                b"%C3%A9",
+                b" ",
+                b"%20",
+                b"%3b",
+                b"%",
+            ]
         ),
         max_size=12,
     ).map(lambda parts: b"/" + b"".join(parts)),
-)  # fmt: skip
+)
 
 
 def parts(segment: str) -> list[str]:
@@ -451,7 +520,9 @@ def test_reading_is_idempotent(target: bytes) -> None:
     target=st.binary(max_size=30),
     headers=st.lists(
         st.tuples(
-            st.sampled_from([b"host", b"origin", b"x-forwarded-for", b"x-forwarded-proto"])
+            st.sampled_from(
+                [b"host", b"origin", b"x-forwarded-for", b"x-forwarded-proto"]
+            )
             | st.binary(max_size=8),
             st.binary(max_size=30)
             | st.sampled_from([b"a", b"https", b"10.0.0.2", b"[::1]:80, 1.1.1.1"]),
@@ -459,7 +530,7 @@ def test_reading_is_idempotent(target: bytes) -> None:
         max_size=5,
     ).map(tuple),
     peer=st.sampled_from([AWAY, PROXY]),
-)  # fmt: skip
+)
 @settings(deadline=None, max_examples=400)
 def test_any_bytes_are_read_or_refused(
     method: str, target: bytes, headers: Headers, peer: Peer

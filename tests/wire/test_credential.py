@@ -1,0 +1,219 @@
+"""gateway.wire.credential: the one credential that counts, or why none does."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.model import Credential, Denial, Headers, Reason
+from gateway.wire.credential import extract
+from tests import vectors
+
+BEARER = frozenset({"bearer"})
+
+
+def auth(value: bytes) -> tuple[bytes, bytes]:
+    return (b"authorization", value)
+
+
+def find(
+    *headers: tuple[bytes, bytes],
+    query: bytes | None = None,
+    kinds: frozenset[str] = BEARER,
+    max_token: int = 100,
+) -> Credential | Denial:
+    return extract(headers, query, kinds=kinds, max_token=max_token)
+
+
+@pytest.mark.parametrize(
+    ("value", "token"),
+    [
+        (b"Bearer abc", "abc"),
+        (b"bearer abc", "abc"),
+        (b"BEARER abc", "abc"),
+        (b"Bearer   abc", "abc"),
+        (b"Bearer aA0-._~+/==", "aA0-._~+/=="),
+        (b"Bearer " + b"a" * 100, "a" * 100),
+    ],
+)
+def test_a_bearer_token_is_found(value: bytes, token: str) -> None:
+    """The scheme in any case, blanks, and a b64token (RFC 6750 section 2.1)."""
+    assert find((b"accept", b"*/*"), auth(value)) == Credential("bearer", token)
+
+
+@pytest.mark.parametrize(
+    ("headers", "kinds", "refused"),
+    [
+        ([], BEARER, "credential.missing"),
+        ([auth(b"Bearer a")], frozenset(), "credential.missing"),
+        ([auth(b"Basic YTpi")], BEARER, "credential.missing:another scheme"),
+        ([auth(b"Bearertoken")], BEARER, "credential.missing:another scheme"),
+        ([auth(b"Bearer\tabc")], BEARER, "credential.missing:another scheme"),
+        ([(b"cookie", b"access_token=a")], BEARER, "credential.missing"),
+        ([auth(b"")], BEARER, "credential.malformed:no scheme"),
+        ([auth(b" abc")], BEARER, "credential.malformed:no scheme"),
+        ([auth(b"Bearer")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer ")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer ==")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer a=b")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer =a=")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer a b")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer a,b")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer a, Bearer b")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer a\x00")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer \xc3\xa9")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b'Bearer "a"')], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"Bearer " + b"a" * 101)], BEARER, "credential.malformed:too long"),
+        ([auth(b"Bearer " + b"." * 100_000)], BEARER, "credential.malformed:too long"),
+        ([auth(b"Bearer a")] * 2, BEARER, "credential.ambiguous:one field twice"),
+        (
+            [auth(b"Basic a"), auth(b"Bearer a")],
+            BEARER,
+            "credential.ambiguous:one field twice",
+        ),
+        (
+            [auth(b"Bearer a"), (b"dpop", b"x"), (b"dpop", b"y")],
+            BEARER,
+            "credential.ambiguous:one field twice",
+        ),
+        (
+            [(b"x-api-key", b"x"), (b"x-api-key", b"x"), auth(b"Bearer a")],
+            BEARER,
+            "credential.ambiguous:one field twice",
+        ),
+    ],
+)
+def test_what_is_no_credential_says_why(
+    headers: list[tuple[bytes, bytes]], kinds: frozenset[str], refused: str
+) -> None:
+    """Absent or of another kind is missing; present and unreadable is malformed."""
+    assert str(find(*headers, kinds=kinds)) == refused
+
+
+def test_a_field_of_a_kind_that_the_route_does_not_accept_does_not_count() -> None:
+    """A bearer token beside somebody's API key is the bearer token (R8)."""
+    found = find((b"x-api-key", b"k"), (b"dpop", b"p"), auth(b"Bearer a"))
+
+    assert found == Credential("bearer", "a")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"access_token=a",
+        b"access_token",
+        b"a=b&access_token=a",
+        b"a=b;access_token=a",
+        b"&access_token=",
+        b"ACCESS_TOKEN=a",
+        b"Access_Token=a",
+        b"%61ccess_token=a",
+        b"%41%43%43ess%5ftoken=a",
+        b"access%5Ftoken=a",
+        b"access.token=a",
+        b"access+token=a",
+        b"access%20token=a",
+        b"access%2Etoken=a",
+        b"+%20access_token=a",
+        b"access_token[]=a",
+        b"access_token%5B0%5D=a",
+        b"access_token%00=a",
+    ],
+)
+def test_a_token_in_the_query_is_refused_in_any_spelling(query: bytes) -> None:
+    """It stands in the logs of all who carried it; beside a header one, too."""
+    refused = Denial(Reason.CREDENTIAL_IN_QUERY)
+
+    assert find(query=query) == refused
+    assert find(auth(b"Bearer a"), query=query) == refused
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        None,
+        b"",
+        b"q=access_token",
+        b"q=a%26access_token",
+        b"my_access_token=a",
+        b"access_token_id=a",
+        b"access_tokens=a",
+        b"accesstoken=a",
+        b"token=a",
+        b"access_token%3Da",
+    ],
+)
+def test_other_names_in_the_query_are_the_backends_own_affair(
+    query: bytes | None,
+) -> None:
+    """Also `token` and `api_key`, and a value that mentions the name."""
+    assert isinstance(find(auth(b"Bearer a"), query=query), Credential)
+
+
+@given(
+    query=st.lists(
+        st.sampled_from(
+            [
+                b"access_token",
+                b"access",
+                b"%5F",
+                b"_",
+                b"token",
+                b"=",
+                b"&",
+                b"%61",
+                b"+",
+                b"%",
+                b"a",
+            ]
+        ),
+        max_size=8,
+    ).map(b"".join)
+)
+@settings(deadline=None, max_examples=400)
+def test_no_parser_finds_a_token_that_we_did_not(query: bytes) -> None:
+    """The standard library's parser is one such reader."""
+    found = find(auth(b"Bearer a"), query=query)
+
+    names = [name for name, _ in parse_qsl(query.decode(), keep_blank_values=True)]
+    if "access_token" in names:
+        assert found == Denial(Reason.CREDENTIAL_IN_QUERY)
+
+
+@given(
+    headers=st.lists(
+        st.tuples(
+            st.sampled_from([b"authorization", b"dpop", b"x-api-key", b"x"]),
+            st.binary(max_size=20)
+            | st.binary(max_size=20).map(lambda tail: b"Bearer " + tail),
+        ),
+        max_size=4,
+    ).map(tuple),
+    query=st.none() | st.binary(max_size=20),
+)
+@settings(deadline=None, max_examples=400)
+def test_any_bytes_are_a_credential_or_a_reason(
+    headers: Headers, query: bytes | None
+) -> None:
+    """Of the `credential` family, and never a status of our own fault (I5)."""
+    found = extract(headers, query, kinds=BEARER, max_token=100)
+
+    if isinstance(found, Denial):
+        assert found.reason.startswith("credential.")
+    else:
+        assert found.token.isascii()
+        assert " " not in found.token
+
+
+def test_naughty_strings_are_a_credential_or_a_reason() -> None:
+    """Whatever stands in the field, as a scheme and as a token."""
+    for line in vectors.load("naughty-strings/blns.json"):
+        octets = line.encode("utf-8", "surrogatepass")
+        for value in (octets, b"Bearer " + octets):
+            found = find(auth(value), query=octets)
+            assert isinstance(found, Credential) or found.reason.startswith(
+                "credential."
+            )
