@@ -157,7 +157,7 @@ class Owner:
 
     def settle(self, case: Case) -> Verdict:
         principal = case.principal
-        if principal.kind == "anonymous":
+        if principal.kind == "anonymous" or not principal.issuer:
             return _NOBODY
         if principal.issuer != self.issuer:
             return _NOT_OWNER

@@ -1,0 +1,512 @@
+"""gateway.policy.routes: one [[route]], and a service's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.model import Route
+from gateway.policy.policy import Policy
+from gateway.policy.routes import derived_id
+from gateway.policy.spec import OwnerSpec, RouteSpec, ServiceSpec
+from tests.policy.making import (
+    TWO,
+    VOCABULARY,
+    compiled,
+    decide,
+    file,
+    head,
+    matched,
+    policy,
+    principal,
+    problem,
+    problems,
+    route,
+    service,
+)
+
+ROLES = {
+    "customer": ["orders:read", "orders:write"],
+    "support": ["orders:read", "orders:read_any"],
+}
+
+
+def load(*routes: RouteSpec | str, of: ServiceSpec | None = None) -> Policy:
+    return policy(
+        file(of or service(), *routes, permissions=list(VOCABULARY), roles=ROLES)
+    )
+
+
+def only(spec: RouteSpec, of: ServiceSpec | None = None) -> Route:
+    (found,) = load(spec, of=of).routes
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "id_"),
+    [
+        ("GET /a", "orders.get:/a"),
+        ("POST,PUT /a/{x}/", "orders.post+put:/a/{x}/"),
+        ("* /", "orders.*:/"),
+    ],
+)
+def test_a_route_without_an_id_is_named_by_what_it_is_for(said: str, id_: str) -> None:
+    """Service, methods and path as written."""
+    assert only(route(said)).id == id_
+    methods, _, path = said.partition(" ")
+    assert derived_id("orders", methods.split(","), path) == id_
+
+
+def test_an_id_that_is_given_is_kept() -> None:
+    """`id = "orders.list"`."""
+    assert only(route("GET /a", id="orders.list")).id == "orders.list"
+
+
+def test_a_route_knows_its_place() -> None:
+    """`explain` says where a route was written."""
+    assert only(route("GET /a")).place == "orders.toml:route.0"
+
+
+ALICE = principal("alice", roles=["customer"])
+BOB = principal("bob", roles=["customer"])
+STAFF = principal("sam", roles=["support"])
+NOBODY = principal("nn")
+EITHER = {"any": ["orders:read_any", {"all": ["orders:read", "@owner"]}]}
+
+
+@pytest.mark.parametrize(
+    ("more", "alice", "bob", "staff", "nobody"),
+    [
+        ({"access": "authenticated"}, "", "", "", ""),
+        ({"access": "optional"}, "", "", "", ""),
+        ({"require": "orders:read"}, "", "", "", "permission.missing:orders:read"),
+        (
+            {"require": ["orders:write", "orders:read"]},
+            "",
+            "",
+            "permission.missing:orders:write",
+            "permission.missing:orders:read",
+        ),
+        (
+            {"owner": "id"},
+            "",
+            "condition.failed:owner",
+            "condition.failed:owner",
+            "condition.failed:owner",
+        ),
+        (
+            {"require": "orders:read", "owner": "id"},
+            "",
+            "condition.failed:owner",
+            "condition.failed:owner",
+            "permission.missing:orders:read",
+        ),
+        (
+            {"require": ["orders:read", "@owner"], "owner": "id"},
+            "",
+            "condition.failed:owner",
+            "condition.failed:owner",
+            "permission.missing:orders:read",
+        ),
+        (
+            {"require": EITHER, "owner": "id"},
+            "",
+            "condition.failed:owner",
+            "",
+            "permission.missing:orders:read_any",
+        ),
+        (
+            {"require": ["orders:read", {"not": "@owner"}], "owner": "id"},
+            "condition.failed:not owner",
+            "",
+            "",
+            "permission.missing:orders:read",
+        ),
+        (
+            {
+                "require": [
+                    "orders:read",
+                    {"any": ["orders:write", "orders:read_any"]},
+                    {"any": ["orders:read_any", "@owner"]},
+                ],
+                "owner": "id",
+            },
+            "",
+            "condition.failed:owner",
+            "",
+            "permission.missing:orders:read",
+        ),
+    ],
+    ids=str,
+)
+def test_who_passes_a_route(
+    more: dict[str, Any], alice: str, bob: str, staff: str, nobody: str
+) -> None:
+    """Access, require and owner, each with an owner, a neighbour, staff, a stranger."""
+    of = load(route("GET /c/{id}", id="r", **more))
+    request = head("GET", "/api/c/alice")
+    said = [decide(of, request, who) for who in (ALICE, BOB, STAFF, NOBODY)]
+
+    assert said == [it or "allow r" for it in (alice, bob, staff, nobody)]
+
+
+def test_permissions_of_a_list_are_bits_and_the_rest_is_a_rule() -> None:
+    """What needs no tree gets none."""
+    plain = only(route("GET /a", require=["orders:read", "orders:write"]))
+    owned = only(route("GET /a/{id}", require="orders:read", owner="id"))
+    mixed = only(
+        route("GET /a/{id}", require=["orders:read", EITHER, "@owner"], owner="id")
+    )
+
+    assert plain.rule is None
+    assert plain.needed.bit_count() == 2
+    assert owned.rule is not None
+    assert owned.needed.bit_count() == 1
+    assert mixed.needed.bit_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "message", "suggestion"),
+    [
+        (
+            RouteSpec(("route", 0), ("GET",), "/a"),
+            None,
+            "exactly one of access and require: no route is open by omission",
+            "",
+        ),
+        (
+            route("GET /a", access="authenticated", require="orders:read"),
+            "access",
+            "exactly one of access and require, not both",
+            "",
+        ),
+        (
+            route("GET /{id}", access="authenticated", owner="id"),
+            "owner",
+            "owner goes with require, not with access",
+            "",
+        ),
+        (
+            route("GET /a", access="publik"),
+            "access",
+            'unknown access "publik"',
+            'did you mean "public"?',
+        ),
+        (
+            route("GET /a", access=""),
+            "access",
+            'unknown access ""',
+            "known: authenticated, optional, public",
+        ),
+        (
+            route("GET /a", access="public", public_reason=" "),
+            "access",
+            "a public route says why",
+            'access = { public = "the reason" }',
+        ),
+        (
+            route("GET /a", require="orders:raed"),
+            "require",
+            'unknown permission "orders:raed"',
+            'did you mean "orders:read"? (orders.toml:permissions.orders:read)',
+        ),
+        (route("GET /a", require=[]), "require", "an empty list requires nothing", ""),
+        (
+            route("GET /a", id="a:b"),
+            "id",
+            "an id is letters, digits and _.-",
+            "",
+        ),
+        (route("GET /a", id=""), "id", "an id is letters, digits and _.-", ""),
+        (route("GET a"), "path", "a path starts with a slash", 'write "/a"'),
+        (
+            route("GET /{id}", require="orders:read", owner="idd"),
+            "owner",
+            'owner: the path has no parameter "idd"',
+            'did you mean "id"?',
+        ),
+        (
+            route("GET /a", require="orders:read", owner="id"),
+            "owner",
+            'owner: the path has no parameter "id"',
+            "",
+        ),
+        (
+            route("GET /{id...}", require="orders:read", owner="id"),
+            "owner",
+            'owner: "id" is the rest of a path; an owner is one segment',
+            "",
+        ),
+        (
+            route("GET /{id}", owner=OwnerSpec("id", "")),
+            "owner",
+            "owner: the claim has no name",
+            "",
+        ),
+        (
+            route("GET /{id}", owner=OwnerSpec("id", issuer="crop")),
+            "owner",
+            'owner: the service doesn\'t accept issuer "crop"',
+            'did you mean "corp"?',
+        ),
+        (
+            route("GET /a", allow_encoded=("%2f",)),
+            "allow_encoded",
+            '"%2f" is not an escape that could be allowed',
+            'did you mean "%2F"?',
+        ),
+        (
+            route("GET /a", credentials=("api_key",)),
+            "credentials",
+            'unknown credential kind "api_key"',
+            "known: bearer",
+        ),
+        (
+            route("GET /a", credentials=()),
+            "credentials",
+            "an empty list lets nobody pass",
+            "",
+        ),
+        (
+            route("GET /a", audience=()),
+            "audience",
+            "an empty audience lets nobody pass",
+            "",
+        ),
+        (
+            route("GET /a", credentials_to_upstream="passs"),
+            "credentials_to_upstream",
+            '"strip" or "pass" belongs here',
+            'did you mean "pass"?',
+        ),
+        (
+            replace(route("GET /a"), methods=()),
+            "methods",
+            'methods are required; ["*"] is all of them',
+            "",
+        ),
+        (route("get /a"), "methods", 'unknown method "get"', 'did you mean "GET"?'),
+        (route("GETX /a"), "methods", 'unknown method "GETX"', 'did you mean "GET"?'),
+        (route("CONNECT /a"), "methods", 'unknown method "CONNECT"', None),
+        (route("GET,* /a"), "methods", '"*" is all methods and stands alone', ""),
+        (route("GET,GET /a"), "methods", '"GET" stands twice', ""),
+    ],
+)
+def test_what_is_wrong_with_a_route_is_said_at_its_place(
+    spec: RouteSpec, key: str | None, message: str, suggestion: str | None
+) -> None:
+    """A route that says too little, too much or a wrong word does not load."""
+    where, at, said, hint = problem(
+        file(service(), spec, permissions=list(VOCABULARY), roles=ROLES)
+    )
+
+    assert where == "orders.toml"
+    assert at[: 2 if key is None else 3] == ("route", 0) + (
+        () if key is None else (key,)
+    )
+    name = derived_id("orders", spec.methods, spec.path) if spec.id is None else spec.id
+    assert said == f'route "{name}": {message}'
+    assert suggestion is None or hint == suggestion
+
+
+def test_all_that_is_wrong_with_a_route_is_said_at_once() -> None:
+    """One reading finds every problem."""
+    spec = route("get a", require="x", owner="y", allow_encoded=("z",))
+
+    found = problems(file(service(), spec))
+    assert [it.at[2] for it in found] == [
+        "methods",
+        "path",
+        "owner",
+        "allow_encoded",
+        "require",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "own"),
+    [
+        ("/", "/auth", "/auth"),
+        ("/", "/auth/", "/auth"),
+        ("/", "/auth/{x}", "/auth"),
+        ("/", "/auth/{rest...}", "/auth"),
+        ("/", "/.well-known/x", "/.well-known"),
+    ],
+)
+def test_no_route_stands_where_the_gateway_answers_itself(
+    prefix: str, path: str, own: str
+) -> None:
+    """`own_prefix` and `/.well-known` are ours."""
+    _, at, message, _ = problem(file(service(prefix=prefix), f"GET {path}"))
+
+    assert at == ("route", 0, "path")
+    assert message.endswith(f": {own} and all below it is the gateway's own")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [("/", "/author"), ("/", "/{x}/auth"), ("/", "/{rest...}"), ("/api", "/auth")],
+)
+def test_what_merely_resembles_our_own_paths_loads(prefix: str, path: str) -> None:
+    """A parameter may stand beside them; they are answered before any route."""
+    assert isinstance(compiled(file(service(prefix=prefix), f"GET {path}")), Policy)
+
+
+def test_a_service_of_several_issuers_names_the_owners_issuer() -> None:
+    """The same subject of two issuers is two people."""
+    of = service(issuers=("corp", "partner"))
+    _, at, message, _ = problem(file(of, route("GET /{id}", owner="id")), issuers=TWO)
+    assert at == ("route", 0, "owner")
+    assert message.endswith(
+        "owner: name the issuer (corp, partner): each has subjects of its own"
+    )
+
+    spec = route("GET /{id}", id="r", owner=OwnerSpec("id", issuer="partner"))
+    loaded = policy(file(of, spec), issuers=TWO)
+    request = head("GET", "/api/7")
+    partner, corp = principal("7", issuer="partner"), principal("7")
+    assert decide(loaded, request, partner) == "allow r"
+    assert decide(loaded, request, corp) == "condition.failed:owner"
+
+
+def test_without_issuers_nobody_owns_anything() -> None:
+    """A policy may be read before an issuer is configured; it opens nothing."""
+    of = policy(file(service(), route("GET /{id}", owner="id")), issuers={})
+    for issuer in ("", "corp"):
+        who = principal("7", issuer=issuer)
+        assert decide(of, head("GET", "/api/7"), who) == "condition.failed:owner"
+    assert of.routes[0].issuers == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("on_service", "on_route", "access", "passes"),
+    [
+        (None, None, "authenticated", False),
+        (None, None, "public", True),
+        (None, "pass", "authenticated", True),
+        (None, "strip", "public", False),
+        ("pass", None, "authenticated", True),
+        ("pass", "strip", "authenticated", False),
+        ("strip", None, "public", True),
+    ],
+)
+def test_credentials_go_on_only_where_that_is_said(
+    on_service: str | None, on_route: str | None, access: str, passes: bool
+) -> None:
+    """The route's word, else public routes pass, else as the service has it."""
+    found = only(
+        route(
+            "GET /a",
+            access=access,
+            public_reason="why",
+            credentials_to_upstream=on_route,
+        ),
+        service(credentials_to_upstream=on_service),
+    )
+
+    assert found.pass_credentials is passes
+
+
+def test_a_route_takes_from_its_service_what_it_does_not_say() -> None:
+    """Audience and credentials; the rest is the route's own."""
+    of = service(audience=("a",), strip_prefix=True)
+    mine = route(
+        "GET /x", audience=("b",), max_body=7, allow_encoded=("%2F",), bind_request=True
+    )
+    theirs, own = load("GET /y", mine, of=of).routes
+
+    assert theirs.audience == frozenset({"a"})
+    assert own.audience == frozenset({"b"})
+    assert (own.max_body, own.bind_request) == (7, True)
+    assert (theirs.max_body, theirs.bind_request) == (None, False)
+    assert own.escapes == {"%2F"}
+    assert not theirs.escapes
+    assert theirs.strip == own.strip == 4
+    assert theirs.issuers == {"corp"}
+    assert theirs.credentials == {"bearer"}
+    assert (theirs.service, theirs.upstream) == ("orders", "orders")
+
+
+# --- defaults
+
+
+@pytest.mark.parametrize(
+    ("read", "write", "calls"),
+    [
+        (
+            "orders:read",
+            "orders:write",
+            {
+                "GET /api": "orders.read",
+                "GET /api/": "orders.read",
+                "HEAD /api/x": "orders.read",
+                "GET /api/x/y": "orders.read",
+                "POST /api/x": "orders.write",
+                "QUERY /api/x": "orders.write",
+                "PROPFIND /api/x": "orders.write",
+                "GET /api/named": "orders.get:/named",
+                "POST /api/named": "method.not_allowed",
+                "POST /elsewhere": "route.unknown",
+            },
+        ),
+        (
+            "orders:read",
+            None,
+            {"GET /api/x": "orders.read", "POST /api/x": "method.not_allowed"},
+        ),
+        (
+            None,
+            "orders:write",
+            {
+                "POST /api/x": "orders.write",
+                "GET /api/x": "method.not_allowed",
+                "HEAD /api/x": "method.not_allowed",
+            },
+        ),
+        (None, None, {"GET /api/x": "route.unknown", "POST /api/x": "route.unknown"}),
+    ],
+)
+def test_read_and_write_are_for_paths_that_no_route_names(
+    read: str | None, write: str | None, calls: dict[str, str]
+) -> None:
+    """GET and HEAD need read, all else write; with one of them the others are 405."""
+    of = load("GET /named", of=service(read=read, write=write))
+
+    assert {call: matched(of, *call.split()) for call in calls} == calls
+
+
+def test_a_default_that_is_alone_says_which_methods_it_serves() -> None:
+    """`Allow` of a service that reads only, and of one that writes only."""
+    reads = load(of=service(read="orders:read")).match(head("PUT", "/api/x"))
+    writes = load(of=service(write="orders:write")).match(head("GET", "/api/x"))
+
+    assert getattr(reads, "needed", None) == ("GET", "HEAD")
+    assert getattr(writes, "needed", None) == (
+        *("DELETE", "OPTIONS", "PATCH", "POST", "PUT", "QUERY"),
+    )
+
+
+def test_a_default_asks_for_its_permission() -> None:
+    """What no route names is not open."""
+    of = load(of=service(read="orders:read", write="orders:write"))
+
+    assert decide(of, head("GET", "/api/x"), STAFF) == "allow orders.read"
+    assert decide(of, head("PUT", "/api/x"), STAFF) == "permission.missing:orders:write"
+    assert decide(of, head("GET", "/api/x"), NOBODY) == "permission.missing:orders:read"
+
+
+def test_a_default_names_a_known_permission() -> None:
+    """`read = "orders:raed"` does not load."""
+    assert problem(
+        file(
+            service(read="orders:raed", write="orders:write"),
+            permissions=list(VOCABULARY),
+        )
+    ) == (
+        "orders.toml",
+        ("service", "read"),
+        'service "orders": read: unknown permission "orders:raed"',
+        'did you mean "orders:read"? (orders.toml:permissions.orders:read)',
+    )
