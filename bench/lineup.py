@@ -238,6 +238,6 @@ def _gateway(site: Site) -> Server:
         port,
         (str(program), "serve", "-c", str(written)),
         "gateway.toml",
-        said_version([str(program), "--version"]),
+        said_version([str(program), "--version"]).replace(", version", ""),
         counts_lines=True,
     )

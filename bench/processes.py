@@ -91,7 +91,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 def _last_lines(log: Path) -> str:
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return " | ".join(said[-3:])
+    return " | ".join(said[-5:])
 
 
 def _stop(process: subprocess.Popen[bytes], grace: float = 0.0) -> None:

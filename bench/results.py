@@ -50,6 +50,7 @@ class Findings:
     skipped: dict[str, str] = field(default_factory=dict)  # not installed
     unfit: dict[str, str] = field(default_factory=dict)  # there, but not as it says
     spoilt: list[str] = field(default_factory=list)  # runs with errors
+    asked: dict[str, int] = field(default_factory=dict)  # answered, by each server
 
     def add(self, name: str, kind: str, reading: Reading) -> None:
         """Keep one round's *reading*."""

@@ -91,10 +91,13 @@ class Bench:
             fields |= BROWSER_HEADERS
         port = self.servers[who.server].port
         try:
-            return measure(port, who.path, fields, seconds=seconds)
+            reading = measure(port, who.path, fields, seconds=seconds)
         except SpoiltError as error:
             self.findings.spoilt.append(f"{who.name}, {kind}: {error}")
             return None
+        asked = self.findings.asked
+        asked[who.server] = asked.get(who.server, 0) + reading.requests
+        return reading
 
     def go(self, rounds: int, seconds: int) -> None:
         """Let everybody who is fit take turns, *rounds* times."""
@@ -159,16 +162,10 @@ def _compare_log(findings: Findings) -> None:
     """Say how many lines the gateway wrote, beside what it was asked to do."""
     if not LOG_COUNT.exists():
         return
-    asked = sum(
-        reading.requests
-        for (name, _), readings in findings.readings.items()
-        if name.startswith("gateway")
-        for reading in readings
-    )
     lines = LOG_COUNT.read_text(encoding="ascii").strip() or "0"
+    asked = findings.asked.get("gateway", 0)
     print(
-        f"access log of the gateway: {lines} lines, for {asked} measured requests "
-        "and those before them"
+        f"access log of the gateway: {lines} lines for {asked} requests and the trial"
     )
 
 
