@@ -210,11 +210,12 @@ def _check_names(
 
 
 def _check_ids(compiled: Sequence[Compiled]) -> list[Problem]:
+    """Find ids that were given twice; equal derived ones are a collision of shapes."""
     problems: list[Problem] = []
     places: dict[str, str] = {}
     for it in compiled:
         route = it.entry.route
-        if route.id in places:
+        if route.id in places and ":" not in route.id:
             at = it.at if it.is_default else (*it.at, "id")
             say = f'two routes have the id "{route.id}" (the first at '
             say += f"{places[route.id]})"
