@@ -45,8 +45,8 @@ def as_user(tmp_path: Path, config: str) -> str:
         ("store/url", b"redis://:word@127.0.0.1:6379/0"),
         ("issuer.pem", public),
     ):
-        (secrets / name).touch(mode=0o600)
         (secrets / name).write_bytes(content)
+        (secrets / name).chmod(0o440)  # as the kubelet does, with fsGroup
     return config.replace("/run/secrets/gateway", str(secrets))
 
 
@@ -291,6 +291,10 @@ def test_the_sidecars_configuration_loads(tmp_path: Path) -> None:
         config = as_user(tmp_path, content) if name == "gateway.toml" else content
         (tmp_path / name).write_text(config, encoding="utf-8")
     loaded = load([tmp_path / "gateway.toml"], env={})
+    weak = {
+        w.what for w in loaded.settings.weakenings if not w.what.startswith("public")
+    }
+    assert weak == set(loaded.settings.accepted)
     upstream = loaded.settings.upstreams["orders"]
     assert (upstream.address.host, upstream.address.port) == ("127.0.0.1", 8000)
     assert loaded.settings.admin is not None
