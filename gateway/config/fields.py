@@ -128,6 +128,7 @@ Network = Annotated[
     from_text(syntax.network),
     text_schema("network", "", "10.0.0.0/8"),
 ]
+Name = Annotated[str, checked(syntax.name), text_schema("name")]
 Origin = Annotated[str, checked(syntax.origin), text_schema("URL")]
 HeaderPattern = Annotated[
     str, checked(syntax.header_pattern), text_schema("header name, or prefix-*")

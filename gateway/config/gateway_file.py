@@ -22,6 +22,7 @@ from gateway.config.fields import (
     HeaderPattern,
     Host,
     Listen,
+    Name,
     Network,
     Or,
     Origin,
@@ -351,11 +352,11 @@ class Gateway(Table):
     admin: Admin = key("The admin port.", {})
     store: Store = key("Where revocations are kept.", {})
     outage: Outage = key("What happens while the store is away.", {})
-    issuer: dict[str, Issuer] = key("Token issuers by name.", {})
+    issuer: dict[Name, Issuer] = key("Token issuers by name.", {})
     identity: Identity | None = key(
         "What upstreams receive; required unless every route is public.", None
     )
     headers: Headers = key("Request headers on their way to an upstream.", {})
-    upstream: dict[str, Upstream] = key("Backends by name.", {})
+    upstream: dict[Name, Upstream] = key("Backends by name.", {})
     check: Check = key("What `gateway check` is told.", {})
     log: Log = key("The access log.", {})

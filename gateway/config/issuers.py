@@ -47,10 +47,6 @@ def build_issuers(
     for name, table in tables.items():
         at: KeyPath = ("issuer", name)
         before = len(found.problems)
-        try:
-            syntax.name(name)
-        except ValueError as error:
-            found.problem(at, str(error), key=True)
         if table.issuer in by_url:
             found.problem(
                 (*at, "issuer"),

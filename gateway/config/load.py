@@ -116,7 +116,12 @@ def load(
     before = len(found.problems)
     services = find(table.policies, ("policies",), found, _shown)
     operators = find(table.roles, ("roles",), found, _shown)
-    all_found = before == len(found.problems)
+    # What remains is not judged by what the files that are missing would have said.
+    is_complete = (
+        bool(services)
+        and before == len(found.problems)
+        and names.broken.isdisjoint({("policies",), ("roles",)})
+    )
     policies = read_policies(
         services,
         operators,
@@ -128,7 +133,7 @@ def load(
     )
     everything = [*documents, *policies.documents]
     policy = None
-    if policies.is_whole and all_found:
+    if policies.is_whole and is_complete:
         _check_reach(policies, table, names, found)
         policy = _compile(policies, issuers, names, server.own_prefix, found)
     hidden = found.hidden

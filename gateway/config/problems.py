@@ -24,7 +24,7 @@ from gateway.policy.spec import KeyPath, Problem
 
 MASK = "***"
 _WIDEST = 120  # characters of a source line that are shown
-_SHORTEST = 5  # characters; a shorter bare word may be a coincidence
+_SHORTEST = 8  # characters; a shorter bare word may be one of ours
 
 # Keys whose values don't belong into a report, however they are spelt.
 _SECRET_KEYS = frozenset({"secret", "pem", "token", "password"})
@@ -42,6 +42,8 @@ class Hidden:
 
     def mask(self, text: str) -> str:
         """Return *text* with every hidden value replaced by its reference."""
+        if text in self.references:
+            return self.references[text]
         for value in sorted(filter(None, self.references), key=len, reverse=True):
             reference = self.references[value]
             text = text.replace(f'"{value}"', f'"{reference}"')

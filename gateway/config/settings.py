@@ -35,6 +35,15 @@ class Address(Quiet):
     port: int = 0
     path: str = ""  # of a Unix socket; then host and port are empty
 
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return (
+            f"[{self.host}]:{self.port}"
+            if ":" in self.host
+            else f"{self.host}:{self.port}"
+        )
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Server(Quiet):

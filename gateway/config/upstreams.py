@@ -53,10 +53,6 @@ def build_upstreams(
         before = len(found.problems)
         if name == SELF:
             found.problem(at, f'"{SELF}" is the gateway itself', key=True)
-        try:
-            syntax.name(name)
-        except ValueError as error:
-            found.problem(at, str(error), key=True)
         if len(table.urls) > 1:
             found.problem(
                 (*at, "urls", 1), "one URL for now: balancing is not there yet"

@@ -81,8 +81,6 @@ def validate(
         return Validated(model.model_validate(data))
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-    except RecursionError:  # `require` may nest; documents bounds how deep
-        return Validated(None, (Problem(file_of(()), (), "nested too deeply"),), ((),))
     problems = tuple(
         _problem(model, data, detail, file_of, outside) for detail in details
     )

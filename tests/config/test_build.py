@@ -1,0 +1,200 @@
+"""gateway.config.build: server, probes, admin, store, outage, headers, log."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from gateway.config import settings
+from gateway.config.settings import Address, Server
+from tests.config.making import Project
+
+SERVER = 'listen     = ["127.0.0.1:8080"]'
+PROBES = 'listen = "127.0.0.1:9091"'
+ADMIN = 'listen = "unix:.gateway/admin.sock"'
+STORE = 'url = "memory"'
+
+
+def test_the_defaults_of_the_files_are_those_of_the_settings(project: Project) -> None:
+    """They are written twice, once in TOML and once as values."""
+    text = project.read("gateway.toml")
+    start, stop = text.index("[server]"), text.index("[issuer.demo]")
+    made = project.write("gateway.toml", text[:start] + text[stop:]).load().settings
+    assert made.server == Server()
+    assert made.probes is None
+    assert made.admin is not None
+    assert made.admin.listen.path == str(project.path / ".gateway" / "admin.sock")
+    assert made.store == settings.Store()
+    assert made.headers == settings.HeaderRules()
+    assert made.upstreams["orders"].timeout == settings.Timeouts()
+    assert made.log_query == frozenset()
+
+
+def test_everything_about_the_server_can_be_said(project: Project) -> None:
+    """Sizes are bytes, times seconds, hosts lower-case, networks networks."""
+    new = """listen = ["[::1]:8443", "unix:run/gw.sock"]
+own_prefix = "/gw"
+trusted_proxies = ["10.0.0.0/8", "::ffff:192.0.2.1"]
+workers = 1
+max_head = "32 KiB"
+max_headers = 50
+max_token = "4 KiB"
+max_body = "1 GiB"
+header_timeout = "5s"
+body_timeout = "6s"
+idle_timeout = "7s"
+max_connections = 8
+max_connections_per_peer = 9"""
+    project.edit("gateway.toml", '"127.0.0.1", "localhost"', '"API.example"')
+    server = project.edit("gateway.toml", SERVER, new).load().settings.server
+    assert server == Server(
+        listen=(Address("::1", 8443), Address(path=f"{project.path}/run/gw.sock")),
+        public_url="http://127.0.0.1:8080",
+        hosts=frozenset({"api.example"}),
+        own_prefix="/gw",
+        trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.0.2.1/32")),
+        max_head=32_768,
+        max_headers=50,
+        max_token=4096,
+        max_body=1024**3,
+        header_timeout=5,
+        body_timeout=6,
+        idle_timeout=7,
+        max_connections=8,
+        max_connections_per_peer=9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (SERVER, 'max_token = "16 KiB"', "max_token has to be less than max_head"),
+        (SERVER, "workers = 2", "one worker is all there is"),
+        (SERVER, 'workers = "auto"', "one worker is all there is"),
+        (SERVER, "workers = true", "one worker is all there is"),
+        (SERVER, "listen = ['a:1', 'a:1']", "[server] listen has this address already"),
+        (SERVER, "max_head = 16384", "expected a size with its unit"),
+        (SERVER, "header_timeout = 10", "expected a time with its unit"),
+        (SERVER, "own_prefix = '/'", "expected a path such as"),
+        (SERVER, "trusted_proxies = ['proxy']", "expected a network"),
+        ('"http://127.0.0.1:8080"', '"http://a/b"', "expected no path"),
+        ('"127.0.0.1", "localhost"', '"*.example"', "there are no wildcards"),
+        (PROBES, 'listen = "0.0.0.0:8080"', "[server] listen has this address already"),
+        (PROBES, 'listen = ":9091"', "say the address too"),
+        (ADMIN, 'listen = "0.0.0.0:9092"', "a Unix socket or loopback only"),
+        (ADMIN, 'listen = "127.0.0.1:9092"', "needs a token"),
+        (
+            ADMIN,
+            'listen = "127.0.0.1:9091"\ntoken = "env:T"',
+            "[probes] listen has this address already",
+        ),
+        (ADMIN, ADMIN + '\ntoken = "env:SHORT"', "a token is 16 or more of"),
+        (ADMIN, ADMIN + '\ntoken = "env:SPACES"', "a token is 16 or more of"),
+        (ADMIN, ADMIN + '\ntoken = "0123456789abcdef"', "does not stand in this file"),
+        (ADMIN, 'listen = "no"', "host:port"),
+        (STORE, 'url = "redis+cluster://a"', "no Sentinel and no Cluster yet"),
+        (STORE, 'url = "redis+sentinel://a"', "no Sentinel and no Cluster yet"),
+        (STORE, 'url = "redis"', 'expected "memory", "redis://host:port/db"'),
+        (STORE, 'url = "redis://"', 'expected "memory", "redis://host:port/db"'),
+        (STORE, 'url = "rediss://a?ssl_cert_reqs=none"', "options behind `?`"),
+        (STORE, 'url = "http://a"', 'expected "memory", "redis://host:port/db"'),
+        (STORE, STORE + '\n[outage]\nrevocation = "allow-stale"', "not there yet"),
+        (STORE, STORE + '\n[outage]\nrevocation = "open"', '"deny" or "allow-stale"'),
+        (STORE, STORE + '\n[headers]\nkeep = ["x-gateway-user"]', "own fields"),
+        (STORE, STORE + '\n[headers]\nkeep = ["x-*"]', "own fields"),
+        (
+            STORE,
+            STORE + '\n[headers]\nkeep = ["x-auth-request-user"]',
+            "identity.headers",
+        ),
+        (STORE, STORE + '\n[headers]\nkeep = ["x-auth-*"]', "identity.headers"),
+        (STORE, STORE + '\n[headers]\nstrip = ["a b"]', "the name of a header"),
+        (STORE, STORE + '\n[log]\nquery = ["page", "Code"]', "carries a credential"),
+    ],
+)
+def test_each_mistake_is_named(
+    project: Project, old: str, new: str, words: str
+) -> None:
+    """R15, R17, R18, R61, R96."""
+    project.env.update(T="0123456789abcdef", SHORT="0123456789abcde", SPACES="a " * 20)
+    report = project.edit("gateway.toml", old, new).report()
+    assert words in report
+    assert project.env["SHORT"] not in report.replace("0123456789abcdef", "")
+
+
+def test_a_broken_section_is_not_compared_with_the_others(project: Project) -> None:
+    """Its default would be; that is nobody's mistake."""
+    project.edit("gateway.toml", SERVER, "listn = []")
+    project.edit("gateway.toml", PROBES, 'listen = "127.0.0.1:8080"')
+    assert [problem.message for problem in project.problems()] == [
+        'unknown key "listn" in [server]'
+    ]
+
+
+@pytest.mark.parametrize("token", ["env:T", "file:token"])
+def test_admin_on_loopback_takes_a_token(project: Project, token: str) -> None:
+    """Which is in no repr."""
+    project.env["T"] = "0123456789-CANARY"
+    project.write("token", "0123456789-CANARY\n")
+    project.edit("gateway.toml", ADMIN, f'listen = "[::1]:1"\ntoken = "{token}"')
+    admin = project.load().settings.admin
+    assert admin is not None
+    assert (admin.listen, admin.token) == (Address("::1", 1), "0123456789-CANARY")
+    assert "CANARY" not in repr(admin)
+
+
+def test_admin_may_be_closed(project: Project) -> None:
+    """Then there is none, not even the socket."""
+    project.edit("gateway.toml", ADMIN, 'listen = "none"')
+    assert project.load().settings.admin is None
+
+
+@pytest.mark.parametrize(
+    ("url", "weak"),
+    [
+        ("redis://localhost", None),
+        ("redis://127.0.0.1:6379/0", None),
+        ("redis://:pw@[::1]:6379/0", None),
+        ("redis://user:p%40w@redis:6379/0", "plaintext store"),
+        ("rediss://redis:6379/", None),
+        ("unix:///run/redis.sock", None),
+        ("unix://:pw@/run/redis.sock?db=1", None),
+        ("memory", "revocations in memory"),
+    ],
+)
+def test_the_store_is_redis_or_memory(
+    project: Project, url: str, weak: str | None
+) -> None:
+    """Plaintext off loopback and forgetting on restart are weakenings."""
+    project.env["URL"] = url
+    project.edit("gateway.toml", STORE, 'url = "env:URL"')
+    loaded = project.load()
+    assert loaded.settings.store.url == url
+    assert loaded.settings.store.is_memory is (url == "memory")
+    about = {"plaintext store", "revocations in memory"}
+    assert about & set(project.weak()) == ({weak} if weak else set())
+
+
+def test_weak_header_rules_are_weakenings(project: Project) -> None:
+    """R15."""
+    project.append(
+        "gateway.toml",
+        '[headers]\nstrip = ["X-Tenant"]\nkeep = ["X-Real-IP"]\nunderscores = "pass"\n',
+    )
+    headers = project.load().settings.headers
+    assert (headers.strip, headers.keep) == (("x-tenant",), ("x-real-ip",))
+    assert {"keep x-real-ip", "underscores pass"} <= set(project.weak())
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_to_trust_everybody_is_a_weakening(project: Project, network: str) -> None:
+    """R17: then anybody says who the client is."""
+    project.edit("gateway.toml", SERVER, f'trusted_proxies = ["{network}"]')
+    assert "everybody is trusted" in project.weak()
+
+
+def test_query_names_that_a_log_may_show(project: Project) -> None:
+    """No other value of a query is ever in it."""
+    project.append("gateway.toml", '[log]\nquery = ["page"]\n')
+    assert project.load().settings.log_query == {"page"}
