@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from gateway.model import Case, Denial, Reason, Rule, Steps, Unavailable
 
@@ -50,7 +50,6 @@ Verdict = Yes | No | Unknown
 YES = Yes()
 
 
-@runtime_checkable
 class Plain(Protocol):
     """One part of a `require` that needs nothing from outside."""
 
@@ -373,7 +372,7 @@ def not_of(node: Node, name: str = "not") -> Node:
 def _is_plain(node: Node) -> TypeGuard[Plain]:
     if isinstance(node, All | Any):
         return not node.waiting
-    return isinstance(node, Plain)
+    return hasattr(node, "settle")
 
 
 def _is_waiting(node: Node) -> TypeGuard[Waiting]:

@@ -152,7 +152,7 @@ def _leaf_at(root: _Node, form: Segments) -> _Leaf:
             case "rest":
                 node.rest = node.rest or _Leaf()
                 return node.rest
-            case "end":
+            case _:
                 node.end = node.end or _Leaf()
                 return node.end
     node.leaf = node.leaf or _Leaf()

@@ -156,6 +156,20 @@ def test_a_link_counts_only_where_it_leads() -> None:
     assert matched(of, "GET", "/other/a", host="x") == "apart.get:/a"
 
 
+def test_a_neighbour_without_hosts_is_no_part_of_a_hosts_space() -> None:
+    """Linked only through a service that another host has, it is reached as ever."""
+    of = policy(
+        file(service("outer", "/", hosts=["x"]), "GET /{a}/{b}"),
+        file(service("c", "/c", hosts=["x", "y"], inside="outer"), "GET /a"),
+        file(service("d", "/d", inside="outer"), "GET /a"),
+    )
+
+    assert matched(of, "GET", "/d/a", host="y") == "d.get:/a"
+    assert matched(of, "GET", "/d/b", host="y") == "route.unknown"
+    assert matched(of, "GET", "/d/b", host="x") == "outer.get:/{a}/{b}"
+    assert matched(of, "GET", "/c/b", host="y") == "route.unknown"
+
+
 def test_services_of_one_host_stay_beside_each_other() -> None:
     """Two prefixes of a host are two spaces; what is outside both is everybody's."""
     of = policy(
