@@ -1,7 +1,7 @@
 """What we tell an upstream about where a request came from, and its two names.
 
 X-Forwarded-* as every backend reads them, a request id, and W3C Trace Context. Behind a
-trusted proxy these are appended to or kept; from anybody else they are set, because who
+trusted proxy these are appended to or kept; from anybody else they are set, because whoever
 may send X-Forwarded-For could else be anybody (R17). gateway.wire.headers has taken the
 client's own out.
 
@@ -41,7 +41,6 @@ def forwarding_fields(
     peer = head.peer
     chain = peer.address.encode("ascii", "replace")
     host = head.authority
-    states: list[bytes] = []
     if peer.trusted:
         seen = [value for name, value in head.headers if name == b"x-forwarded-for"]
         chain = b", ".join([*filter(None, seen), *filter(None, [chain])])
@@ -57,12 +56,10 @@ def forwarding_fields(
     ]
     if chain:  # none behind a Unix socket, where nobody has an address
         fields.append((b"x-forwarded-for", chain))
-    for name, value in head.headers:
-        # It means nothing without the traceparent that it came with.
-        if name == b"tracestate":
-            states.append(value)
+    # It means nothing without the traceparent that it came with.
+    states = [field for field in head.headers if field[0] == b"tracestate"]
     if states and traceparent_of(head.headers) == traceparent:
-        fields += [(b"tracestate", value) for value in states]
+        fields += states
     return fields
 
 
