@@ -395,9 +395,16 @@ def _connector(url: str, deadline: float) -> Callable[[], AbstractConnection]:
 
     def connect() -> AbstractConnection:
         connection: AbstractConnection = kind(**options)
+        # No CLIENT SETINFO: two round trips more for a new connection, and one more
+        # command to allow. How to say so depends on the version of redis-py.
+        for name in ("driver_info", "lib_name", "lib_version"):
+            setattr(connection, name, None)
         return connection
 
-    connect()  # so that a bad option is found now
+    try:
+        connect()
+    except Exception:  # noqa: BLE001  (an option that its class does not know)
+        raise ValueError("[store] url has an option that is none") from None
     return connect
 
 

@@ -1,0 +1,189 @@
+"""gateway.revocation.entries: what an entry blocks, and for how long."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model import ANONYMOUS, Fingerprints, Principal
+from gateway.revocation.entries import (
+    MARGIN,
+    MAX_LIFE,
+    Kind,
+    cutoff_of,
+    entry_for,
+    is_revoked,
+    key_of,
+    names,
+    value_of,
+)
+from gateway.tokens.fingerprints import fingerprint
+
+NOW = 1_000_000.0  # Unix seconds
+ISSUER = "https://id.example"
+LEEWAY = 30.0
+DAY = 86_400.0
+
+HELD = Fingerprints(b"token", b"session", b"subject", b"client")
+ALICE = Principal(
+    "user", "corp", "alice", issued_at=NOW, leeway=LEEWAY, fingerprints=HELD
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "principal", "revoked"),
+    [
+        pytest.param({}, ALICE, False, id="an empty list revokes nobody"),
+        pytest.param({b"token": 0.0}, ALICE, True, id="its token, whatever its age"),
+        pytest.param({b"session": 0.0}, ALICE, True, id="its session, likewise"),
+        pytest.param({b"subject": NOW}, ALICE, True, id="issued at the cut-off"),
+        pytest.param({b"subject": NOW + 9}, ALICE, True, id="issued before it"),
+        pytest.param(
+            {b"subject": NOW - LEEWAY}, ALICE, True, id="issued a leeway after it"
+        ),
+        pytest.param(
+            {b"subject": NOW - LEEWAY - 1}, ALICE, False, id="issued well after it"
+        ),
+        pytest.param({b"client": NOW}, ALICE, True, id="its client"),
+        pytest.param(
+            {b"client": NOW - LEEWAY - 1}, ALICE, False, id="issued after its client's"
+        ),
+        pytest.param(
+            {b"subject": 1.0, b"client": NOW}, ALICE, True, id="the other cut-off"
+        ),
+        pytest.param(
+            {b"subject": 1.0},
+            replace(ALICE, issued_at=None),
+            True,
+            id="a token without age is as old as any",
+        ),
+        pytest.param(
+            {b"subject": 1.0},
+            replace(ALICE, issued_at=math.nan),
+            True,
+            id="an age that is no number is none",
+        ),
+        pytest.param(
+            {b"subject": math.inf}, ALICE, True, id="a cut-off nobody could read"
+        ),
+        pytest.param(
+            {b"session": 0.0, b"client": NOW},
+            replace(ALICE, fingerprints=Fingerprints(b"token", None, b"subject", None)),
+            False,
+            id="a token without session and client is not asked for them",
+        ),
+        pytest.param({}, ANONYMOUS, False, id="nobody presented nothing"),
+        pytest.param(
+            {},
+            replace(ALICE, fingerprints=None),
+            True,
+            id="who can't be looked up is not let through",
+        ),
+    ],
+)
+def test_the_rule_of_revocation(
+    found: dict[bytes, float], principal: Principal, revoked: bool
+) -> None:
+    """A token or session is revoked by being there; the rest by age."""
+    assert is_revoked(principal, found.get) is revoked
+
+
+def test_a_principal_is_asked_for_by_the_names_it_has() -> None:
+    """At most four, and none for what the token did not say."""
+    assert names(ALICE) == (
+        ("token", b"token"),
+        ("session", b"session"),
+        ("subject", b"subject"),
+        ("client", b"client"),
+    )
+    few = replace(ALICE, fingerprints=Fingerprints(b"t", None, b"s", None))
+    assert names(few) == (("token", b"t"), ("subject", b"s"))
+    assert names(ANONYMOUS) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expires_at", "life"),
+    [
+        ("token", NOW + 300, 300 + LEEWAY + MARGIN),
+        ("token", None, DAY + LEEWAY + MARGIN),
+        ("token", NOW - 300, LEEWAY + MARGIN),
+        ("token", 1e30, MAX_LIFE + LEEWAY + MARGIN),
+        ("token", math.inf, MAX_LIFE + LEEWAY + MARGIN),
+        ("token", math.nan, MAX_LIFE + LEEWAY + MARGIN),
+        ("session", NOW + 300, DAY + LEEWAY + MARGIN),
+        ("subject", None, DAY + LEEWAY + MARGIN),
+        ("client", NOW + 300, DAY + LEEWAY + MARGIN),
+    ],
+)
+def test_an_entry_lives_as_long_as_what_it_may_block(
+    kind: Kind, expires_at: float | None, life: float
+) -> None:
+    """The token's rest, or the longest there may be; with leeway and margin (R63)."""
+    entry = entry_for(
+        kind,
+        ISSUER,
+        "x",
+        now=NOW,
+        max_lifetime=DAY,
+        leeway=LEEWAY,
+        expires_at=expires_at,
+    )
+
+    assert (entry.cutoff, entry.until) == (NOW, NOW + life)
+    assert entry.name == fingerprint(kind, ISSUER, "x")
+
+
+@given(
+    leeway=st.floats(0, 60),
+    lifetime=st.floats(1, 30 * DAY),
+    early=st.floats(0, 1),
+    late=st.floats(0, 1),
+)
+def test_no_token_outlives_the_cutoff_that_revokes_it(
+    leeway: float, lifetime: float, early: float, late: float
+) -> None:
+    """Whatever a cut-off revokes has run out, leeway included, when the entry goes."""
+    entry = entry_for(
+        "subject", ISSUER, "a", now=NOW, max_lifetime=lifetime, leeway=leeway
+    )
+    issued_at = NOW + leeway * early
+    expires_at = issued_at + lifetime * late
+
+    assert expires_at + leeway <= entry.until + 1e-6
+
+
+@given(st.floats(0, 1e11))
+def test_a_cutoff_is_written_down_without_loss(cutoff: float) -> None:
+    """What is read is what was written, to the microsecond and never less."""
+    read = cutoff_of(value_of(cutoff))
+
+    assert cutoff <= read + 1e-9 * cutoff
+    assert read == pytest.approx(cutoff, abs=1e-5, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"", b"1", b"1:", b"1:x", b"1:-5", b"1:nan", b"1:inf", b"1:1e9", b"2:5"),
+        *(b"1:5 ", b" 1:5", b"1:5\n", b"1:5.", b"1:.5", b"1:5.5.5", b"\xff\x00", b"5"),
+        b"1:" + b"9" * 400,
+        "1:٣".encode(),
+    ],
+)
+def test_a_value_that_cannot_be_read_revokes(value: bytes) -> None:
+    """A list that one can't read is not a list that says no."""
+    assert cutoff_of(value) == math.inf
+
+
+def test_a_key_shows_its_kind_and_hides_its_name() -> None:
+    """All keys share one hash tag, so that a cluster keeps them together."""
+    name = fingerprint("subject", ISSUER, "alice@example.com")
+
+    key = key_of("subject", name)
+
+    assert key == b"{gw:revocation}:subject:" + name.hex().encode()
+    assert b"alice" not in key
