@@ -1,0 +1,205 @@
+"""The access log: one line for each request, whatever became of it.
+
+An Entry is filled in on the request's way and formatted later, by the writer's thread.
+What a client chose is escaped to ASCII, so a line stays one line and shows what it
+shows (R97); a query is left out but for the names that the configuration allows. The
+lines are described in docs/log.md.
+
+Imports: gateway.model, gateway.observe.redact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quote
+from typing import Literal
+from urllib.parse import unquote_plus
+
+from gateway.model import Principal
+from gateway.observe.redact import redact
+
+Decision = Literal["permit", "deny", "outage", "error"]
+
+MAX_FIELD = 2048  # bytes as written (R97)
+CUT = "..."  # ends a field that was longer
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known of one request. Sizes are bytes, times milliseconds."""
+
+    time: float  # Unix seconds, when the head had been read
+    request_id: str
+    decision: Decision = "error"  # until somebody has decided otherwise
+    reason: str | None = None  # str(Denial), a dependency, an UpstreamFailure
+    status: int | None = None  # None: the client was gone before an answer
+    method: str = ""
+    host: str = ""
+    path: str = ""  # of `shown`
+    route: str | None = None
+    trace_id: str | None = None
+    principal: Principal | None = None
+    generation: str | None = None  # of the configuration that decided
+    upstream: str | None = None  # by name
+    bytes_in: int = 0  # of the body, from the client
+    bytes_out: int = 0  # of the body, to the client
+    ms: float = 0.0  # from the head's last byte to the answer's
+    upstream_ms: float | None = None  # thereof, until the upstream's head
+    client: str = ""  # the address, by R17
+    token_hash: str | None = None  # of TokenHash
+
+
+FIELDS = (
+    "time",
+    "request_id",
+    "trace_id",
+    "method",
+    "host",
+    "route",
+    "path",
+    "status",
+    "decision",
+    "reason",
+    "principal",
+    "generation",
+    "upstream",
+    "bytes_in",
+    "bytes_out",
+    "ms",
+    "upstream_ms",
+    "client",
+    "token_hash",
+)
+PRINCIPAL_FIELDS = ("issuer", "subject", "kind", "client_id", "token_id", "roles")
+
+
+def shown(target: bytes, allowed: frozenset[str] = frozenset()) -> str:
+    """Return what of a request target may be logged.
+
+    Args:
+        target: As received, canonical or not.
+        allowed: Names of the query parameters that are logged with their values.
+    """
+    # A fragment is no part of a target; whoever sends one may have put a token there.
+    path, _, query = target.partition(b"#")[0].partition(b"?")
+    text = path.decode("ascii", "backslashreplace")
+    if query and allowed:
+        kept = [
+            pair
+            for pair in query.decode("ascii", "backslashreplace").split("&")
+            if unquote_plus(pair.partition("=")[0]) in allowed
+        ]
+        text = f"{text}?{'&'.join(kept)}" if kept else text
+    return text
+
+
+def to_json(entry: Entry) -> bytes:
+    """Return the line of *entry*, with its line end."""
+    line = _line(entry, quote)
+    # No field can be too long in a line that is not, so nobody counts them.
+    if len(line) > MAX_FIELD:
+        line = _line(entry, _quote_short)
+    if "eyJ" in line:
+        # Whatever field a token has got into: its characters need no escapes, so the
+        # line stays the JSON it was.
+        line = redact(line)
+    return line.encode("ascii")
+
+
+def to_colour(entry: Entry) -> str:
+    """Return a line for the developer who watches, without a line end."""
+    status = "---" if entry.status is None else str(entry.status)
+    colour = _COLOURS.get(status[0], _RED)
+    at = datetime.fromtimestamp(entry.time, UTC).astimezone()
+    words = [
+        f"{_DIM}{at:%H:%M:%S}{_PLAIN}",
+        f"{colour}{status}{_PLAIN}",
+        _visible(entry.method),
+        _visible(redact(entry.path)),
+    ]
+    who = entry.principal
+    if who is not None and who.kind != "anonymous":
+        words.append(_visible(f"{who.subject}@{who.issuer}"))
+    if entry.decision == "permit":
+        words.append(f"{_DIM}{_visible(entry.route or '-')} {entry.ms:.1f} ms{_PLAIN}")
+    # The upstream's failure stands beside a permit too.
+    if entry.decision != "permit" or entry.reason:
+        words.append(
+            f"{colour}{entry.decision}: {_visible(entry.reason or '-')}{_PLAIN}"
+        )
+    return " ".join(words)
+
+
+_PLAIN, _DIM, _RED = "\x1b[0m", "\x1b[2m", "\x1b[31m"
+_COLOURS = {"1": _DIM, "2": "\x1b[32m", "3": "\x1b[36m", "4": "\x1b[33m"}
+_Quote = Callable[[str], str]
+
+
+def _line(e: Entry, quote: _Quote) -> str:
+    who = e.principal
+    path = e.path
+    if "=" in path or "%" in path or ":" in path:
+        path = redact(path)
+    second = int(e.time)
+    return (
+        f'{{"time":"{_second(second)}.{int((e.time - second) * 1000):03}Z"'
+        f',"request_id":{quote(e.request_id)}'
+        f',"trace_id":{"null" if e.trace_id is None else quote(e.trace_id)}'
+        f',"method":{quote(e.method)}'
+        f',"host":{quote(e.host)}'
+        f',"route":{"null" if e.route is None else quote(e.route)}'
+        f',"path":{quote(path)}'
+        f',"status":{"null" if e.status is None else e.status}'
+        f',"decision":"{e.decision}"'
+        f',"reason":{"null" if e.reason is None else quote(e.reason)}'
+        f',"principal":{_principal(who, quote) if who is not None else "null"}'
+        f',"generation":{"null" if e.generation is None else quote(e.generation)}'
+        f',"upstream":{"null" if e.upstream is None else quote(e.upstream)}'
+        f',"bytes_in":{e.bytes_in},"bytes_out":{e.bytes_out},"ms":{e.ms:.3f}'
+        f',"upstream_ms":'
+        f"{'null' if e.upstream_ms is None else f'{e.upstream_ms:.3f}'}"
+        f',"client":{quote(e.client)}'
+        f',"token_hash":{"null" if e.token_hash is None else quote(e.token_hash)}}}\n'
+    ).replace("\x7f", "\\u007f")  # the one control that JSON lets stand
+
+
+# A caller who holds a known token is the same object each time, and a third of a line.
+@lru_cache(maxsize=512)
+def _principal(who: Principal, quote: _Quote) -> str:
+    if who.kind == "anonymous":
+        return "null"
+    client = "null" if who.client_id is None else quote(who.client_id)
+    roles = ",".join([quote(role) for role in sorted(who.roles)])
+    if len(roles) > MAX_FIELD:
+        # At a comma, so that each role which is shown is one that there is.
+        roles = roles[: roles.rindex(",", 0, MAX_FIELD - len(CUT) - 2)] + f',"{CUT}"'
+    return (
+        f'{{"issuer":{quote(who.issuer)},"subject":{quote(who.subject)}'
+        f',"kind":"{who.kind}","client_id":{client}'
+        f',"token_id":{quote(who.token_id)},"roles":[{roles}]}}'
+    )
+
+
+# Two: lines come in about the order of their times, and a second has a last one.
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _quote_short(text: str) -> str:
+    """Quote *text*, cut so that it takes no more than MAX_FIELD as written."""
+    quoted = quote(text)
+    # A character takes up to 1, 2, 6 or 12 bytes; the last always fits.
+    for length in (2040, 1020, 340, 170):
+        if len(quoted) <= MAX_FIELD:
+            break
+        quoted = quote(text[:length] + CUT)
+    return quoted
+
+
+def _visible(text: str) -> str:
+    """Return *text* without what a terminal would obey instead of show."""
+    return quote(text)[1:-1].replace("\x7f", "\\u007f")

@@ -1,0 +1,155 @@
+"""Log lines on their way out, without anybody waiting for the disk or the pipe.
+
+`put` hands an item to a thread, which formats and writes. The queue between them is
+bounded: when whoever reads the log is too slow, lines are lost rather than requests,
+they are counted, and the count is written as soon as there is room (DESIGN section 8).
+
+Imports: the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+CAPACITY = 16_384  # items; half a second of one worker at full speed, some 10 MB
+# Lines for each write. The thread holds the interpreter while it formats them, some
+# 200 us, and lets go of it in the write: a longer batch would be a pause in requests.
+BATCH = 32
+GATHER = 0.005  # seconds the thread waits for more before it goes to sleep
+RETRY = 0.1  # seconds, after a write that failed
+STUCK = 1.0  # seconds that `close` gives a reader who does not read
+
+
+class Stream(Protocol):
+    """A binary file, as sys.stdout.buffer is one."""
+
+    def write(self, line: bytes, /) -> object:
+        """Take all of *line*."""
+        ...
+
+    def flush(self) -> object:
+        """Hand on what was taken."""
+        ...
+
+
+class LogWriter(Generic[T]):
+    """Writes what it is given to *out*, a file descriptor or a binary file.
+
+    Args:
+        out: Where to; never closed here.
+        form: Makes the line of an item, with its line end. Called in the thread.
+        capacity: Items that may wait.
+        lost: Makes the line that says how many were lost.
+    """
+
+    def __init__(
+        self,
+        out: int | Stream,
+        form: Callable[[T], bytes],
+        *,
+        capacity: int = CAPACITY,
+        lost: Callable[[int], bytes] = b'{"event":"log.lost","lost":%d}\n'.__mod__,
+    ) -> None:
+        self._out = out
+        self._form = form
+        self._capacity = capacity
+        self._lost_line = lost
+        self._queue: deque[T | bytes] = deque()
+        self._wake = threading.Event()
+        self._asleep = False
+        self._closing = threading.Event()
+        self._lost = 0  # by `put`, which alone changes it
+        self._unwritten = 0  # by the thread, which alone changes it
+        self._told = 0  # of both, written down
+        # A daemon: a reader who never reads must not keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """How many items never became a line."""
+        return self._lost + self._unwritten
+
+    def put(self, item: T | bytes) -> None:
+        """Take *item* for the thread; bytes are a line already. Never waits."""
+        if len(self._queue) >= self._capacity or self._closing.is_set():
+            self._lost += 1
+            return
+        self._queue.append(item)
+        if self._asleep:
+            self._asleep = False
+            self._wake.set()
+
+    def close(self) -> None:
+        """Write what waits, and stop. What comes after is counted as lost."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(STUCK)
+
+    def _run(self) -> None:
+        while True:
+            closing = self._closing.is_set()
+            if self._queue or self.lost > self._told:
+                self._write_batch()
+            elif closing:
+                return
+            elif not self._gather():
+                self._sleep()
+
+    def _gather(self) -> bool:
+        """Wait a little, so that a busy `put` never has to wake anybody."""
+        self._closing.wait(GATHER)
+        return bool(self._queue)
+
+    def _sleep(self) -> None:
+        self._wake.clear()
+        self._asleep = True
+        # A `put` that came before it saw the flag has left something.
+        if not self._queue and not self._closing.is_set():
+            self._wake.wait()
+        self._asleep = False
+
+    def _write_batch(self) -> None:
+        lines: list[bytes] = []
+        while self._queue and len(lines) < BATCH:
+            item = self._queue.popleft()
+            try:
+                lines.append(item if isinstance(item, bytes) else self._form(item))
+            except Exception:  # noqa: BLE001  (one bad entry must not end the log)
+                self._unwritten += 1
+        lost = self.lost
+        if lost > self._told:
+            lines.append(self._lost_line(lost - self._told))
+        try:
+            self._write(b"".join(lines))
+        except (OSError, ValueError):  # a full disk, a closed pipe, a closed file
+            self._unwritten += len(lines) - (lost > self._told)
+            if self._closing.wait(RETRY):
+                self._unwritten += len(self._queue)
+                self._queue.clear()
+                self._told = self.lost
+        else:
+            self._told = lost
+
+    def _write(self, text: bytes) -> None:
+        out = self._out
+        if not isinstance(out, int):
+            out.write(text)
+            out.flush()
+            return
+        rest = memoryview(text)
+        while rest:
+            try:
+                rest = rest[os.write(out, rest) :]
+            except BlockingIOError:
+                # Standard output may be a pipe that somebody has set to non-blocking.
+                with suppress(InterruptedError):
+                    select.select([], [out], [], 0.1)
