@@ -93,7 +93,7 @@ def _prepare() -> dict[str, str]:
 def _children() -> Iterator[list[subprocess.Popen[bytes]]]:
     commands = (
         [sys.executable, "-m", "examples.orders_backend", "--port", str(BACKEND_PORT)],
-        [sys.executable, "-m", "gateway", "serve", "-c", "gateway.toml"],
+        [sys.executable, "-m", "gateway", "serve", "--log", "text"],
     )
     children = [subprocess.Popen(command) for command in commands]
     try:
@@ -145,11 +145,14 @@ def _say(tokens: dict[str, str]) -> None:
             f'-H "Authorization: Bearer $(cat .gateway/tokens/{who})" ' if who else ""
         )
         print(f"curl -i {bearer}{rest}  # {status} {what}")
+    command = Path(sys.executable).with_name("gateway")
+    with contextlib.suppress(ValueError):
+        command = command.relative_to(ROOT)
     print(
-        "\ngateway explain GET /api/orders/customers/c-2/orders --token-stdin"
+        f"\n{command} explain GET /api/orders/customers/c-2/orders --token-stdin"
         " < .gateway/tokens/alice"
     )
-    print("gateway revoke --sub c-1  # alice's next request is answered 401")
+    print(f"{command} revoke --sub c-1  # alice's next request is answered 401")
     print("\nCtrl-C stops everything. Each request is a line below.\n", flush=True)
 
 

@@ -248,20 +248,24 @@ class Engine:
     def _make_signers(self) -> dict[str, Signer]:
         rings = {each.keys: _ring(each) for each in self._identities()}
         self._key_set = _published(list(rings.values()))
-        signers = {}
-        for upstream in self.settings.upstreams.values():
-            identity = upstream.identity or self.settings.identity
-            if identity is not None:
-                signers[upstream.name] = Signer(
-                    rings[identity.keys],
-                    issuer=identity.issuer,
-                    issuers=self._issuer_urls,
-                    random=secrets.token_bytes,
-                    ttl=identity.ttl,
-                    claims=identity.claims,
-                    headers=identity.headers,
-                )
-        return signers
+        # One for each identity: upstreams that share it share what is remembered.
+        signers = {
+            id(identity): Signer(
+                rings[identity.keys],
+                issuer=identity.issuer,
+                issuers=self._issuer_urls,
+                random=secrets.token_bytes,
+                ttl=identity.ttl,
+                claims=identity.claims,
+                headers=identity.headers,
+            )
+            for identity in self._identities()
+        }
+        chosen = {
+            upstream.name: upstream.identity or self.settings.identity
+            for upstream in self.settings.upstreams.values()
+        }
+        return {name: signers[id(each)] for name, each in chosen.items() if each}
 
     def gate(self, log: Log, self_address: Address) -> Gate:
         """Return this generation as the data port takes it."""
@@ -425,8 +429,7 @@ def bind(address: Address) -> socket.socket:
             sock.bind((address.host, address.port))
         except OSError as error:
             sock.close()
-            where = f"{address.host}:{address.port}"
-            raise OSError(error.errno, f"{error.strerror}: {where}") from error
+            raise OSError(error.errno, f"{error.strerror}: {address}") from error
         return sock
     path = Path(address.path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

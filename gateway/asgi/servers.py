@@ -55,6 +55,7 @@ class SmallServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="warning",  # that it starts and stops, we say ourselves
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,

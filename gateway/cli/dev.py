@@ -20,9 +20,8 @@ import click
 from gateway.app import CLOCK, Gateway
 from gateway.cli.common import loaded_or_exit
 from gateway.cli.people import Person, TokenMaker, write_private
-from gateway.cli.serve import run
+from gateway.cli.serve import coloured, run
 from gateway.identity.keys import new_key_pem
-from gateway.observe.access import Entry, to_colour
 
 ISSUER = "https://dev.invalid"
 AUDIENCE = "dev"
@@ -112,13 +111,10 @@ def command(upstream: str, listen: str, allow_remote: bool, directory: Path) -> 
     loaded = loaded_or_exit([directory / "gateway.toml"])
 
     def ready(gateway: Gateway) -> None:
-        bound = gateway.bound[0]
-        shown = f"[{bound.host}]" if ":" in bound.host else bound.host
-        click.echo(
-            _welcome(f"http://{shown}:{bound.port}", upstream, directory, tokens)
-        )
+        url = f"http://{gateway.bound[0]}"
+        click.echo(_welcome(url, upstream, directory, tokens))
 
-    run(loaded, _coloured, ready, json_lines=False)
+    run(loaded, coloured, ready, json_lines=False)
 
 
 def prepare(directory: Path, *, upstream: str, listen: str) -> dict[str, str]:
@@ -155,7 +151,8 @@ def _welcome(url: str, upstream: str, directory: Path, tokens: dict[str, str]) -
         lines += [f"export {person.name.upper()}={tokens[person.name]}", ""]
     config = shlex.quote(str(directory / "gateway.toml"))
     lines += [
-        f'curl -i -H "Authorization: Bearer $ALICE" {url}/  # alice may read and write',
+        f'curl -i -H "Authorization: Bearer $ALICE" {url}/  # passes: she may read',
+        f'curl -i -H "Authorization: Bearer $ALICE" -X POST {url}/  # passes too',
         f'curl -i -H "Authorization: Bearer $BOB" -X POST {url}/  # 403 bob may read',
         f'curl -i -H "Authorization: Bearer $SAM" {url}/  # 403 sam has no role',
         f"curl -i {url}/  # 401 no token",
@@ -166,10 +163,6 @@ def _welcome(url: str, upstream: str, directory: Path, tokens: dict[str, str]) -
         "",
     ]
     return "\n".join(lines)
-
-
-def _coloured(entry: Entry) -> bytes:
-    return to_colour(entry).encode("utf-8") + b"\n"
 
 
 def _is_loopback(host: str) -> bool:

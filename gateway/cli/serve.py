@@ -6,6 +6,7 @@ Imports: gateway.app, gateway.cli, gateway.observe, click, uvloop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,16 +17,39 @@ import uvloop
 from gateway.app import Gateway, serve
 from gateway.cli.common import EXIT_CONFIG, config_option, loaded_or_exit
 from gateway.config.load import Loaded
-from gateway.observe.access import Entry, to_json
+from gateway.observe.access import Entry, to_colour, to_json
 from gateway.observe.logs import LineHandler, install
 from gateway.observe.writer import LogWriter
+
+logger = logging.getLogger("gateway")
 
 
 @click.command("serve")
 @config_option
-def command(files: Sequence[Path]) -> None:
-    """Run the gateway until SIGTERM or SIGINT; the access log goes to stdout."""
-    run(loaded_or_exit(files), to_json)
+@click.option(
+    "--log",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="The access log on stdout: JSON lines, or coloured lines for a person.",
+)
+def command(files: Sequence[Path], log: str) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    loaded = loaded_or_exit(files)
+    if log == "json":
+        run(loaded, to_json, _say)
+    else:
+        run(loaded, coloured, json_lines=False)
+
+
+def coloured(entry: Entry) -> bytes:
+    """Return the line of *entry* for a person, with its line end."""
+    return to_colour(entry).encode("utf-8") + b"\n"
+
+
+def _say(gateway: Gateway) -> None:
+    for address in gateway.bound:
+        logger.info("listening on %s", address)
 
 
 def run(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-from gateway.wire.problems import problem as denied
-
 from gateway.asgi.answers import problem, response
 from gateway.model import Denial, Reason
+from gateway.wire.problems import problem as denied
 
 
 def test_an_answer_keeps_its_headers_and_gains_none() -> None:

@@ -1,0 +1,257 @@
+"""gateway.app: the composition root."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import httpx2
+import jwt
+import pytest
+
+from gateway.app import Background, Engine, Gateway, bind, serve
+from gateway.asgi.own import KEY_SET_PATH
+from gateway.config.settings import Address
+from gateway.identity.keys import new_key_pem
+from tests.backends import echoing, running
+from tests.redis_server import free_port
+from tests.site import Site, url
+
+ORDERS = "/api/orders/customers/c-1/orders"
+
+
+async def test_a_request_passes_the_whole_house(tmp_path: Path) -> None:
+    """Decided, its credential taken out, signed for, forwarded, answered, logged."""
+    async with running(echoing) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        token = site.token("c-1")
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+            answer = await http.get(
+                url(gateway) + ORDERS, headers={"authorization": f"Bearer {token}"}
+            )
+            keys = (await http.get(url(gateway) + KEY_SET_PATH)).json()["keys"]
+
+    assert answer.status_code == 200
+    (request,) = backend.requests
+    assert request.target == ORDERS.encode()
+    assert request.values(b"authorization") == []
+    assertion = request.value(b"x-gateway-assertion").decode()
+    claims = jwt.decode(
+        assertion,
+        jwt.PyJWK(keys[0]),
+        algorithms=["ES256"],
+        audience="orders",
+    )
+    assert claims["sub"] == "c-1"
+    assert token not in repr(backend.raw)
+    entry = site.log[0]
+    assert (entry.decision, entry.route) == ("permit", "orders.list")
+    assert entry.token_hash
+    assert entry.principal is not None
+    assert entry.generation == gateway.engine.generation
+
+
+async def test_a_claim_that_no_header_can_say_is_refused(tmp_path: Path) -> None:
+    """The request ends at the gateway, with the token's fault named (R95)."""
+    async with running(echoing) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        site.more = '[upstream.orders.identity]\nheaders = { "X-Team" = "team" }'
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+            good = site.bearer("c-1", team="blue")
+            bad = site.bearer("c-1", team={"not": "scalar"})
+            answers = [
+                await http.get(url(gateway) + ORDERS, headers=headers)
+                for headers in (good, bad)
+            ]
+
+    assert [answer.status_code for answer in answers] == [200, 401]
+    assert len(backend.requests) == 1
+    assert site.log[1].reason == "token.claim:team"
+
+
+async def test_an_order_on_the_admin_socket_takes_effect_at_once(
+    tmp_path: Path,
+) -> None:
+    """With the memory store there is nobody else to ask; the socket is ours alone."""
+    async with running(echoing) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        alice = site.bearer("c-1", jti="t-1")
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+            before = await http.get(url(gateway) + ORDERS, headers=alice)
+            path = tmp_path / "admin.sock"
+            transport = httpx2.AsyncHTTPTransport(uds=str(path))
+            mode = stat.S_IMODE(path.stat().st_mode)
+            async with httpx2.AsyncClient(transport=transport) as admin:
+                done = await admin.post(
+                    "http://admin/-/revocations", json={"jti": "t-1"}
+                )
+            after = await http.get(url(gateway) + ORDERS, headers=alice)
+
+    statuses = [answer.status_code for answer in (before, done, after)]
+    assert statuses == [200, 200, 401]
+    assert mode == 0o600
+    assert not path.exists()
+    assert site.log[1].reason == "token.revoked"
+
+
+async def test_readiness_names_what_is_in_trouble(tmp_path: Path) -> None:
+    """A store that is away leaves it ready: public routes are still served (R102)."""
+    site = Site(tmp_path, store="redis://127.0.0.1:9/0")
+    site.more = f'[probes]\nlisten = "127.0.0.1:{free_port()}"'
+    loaded = site.load()
+    probes = loaded.settings.probes
+    async with site.running() as gateway, httpx2.AsyncClient() as http:
+        for _ in range(5):  # the circuit opens
+            refused = await http.get(url(gateway) + ORDERS, headers=site.bearer("c-1"))
+        answer = await http.get(f"http://{probes}/readyz?verbose")
+
+    assert refused.status_code == 503
+    assert answer.status_code == 200
+    assert "[-] revocation store" in answer.text
+    assert "[+] keys of issuer corp: ok" in answer.text
+
+
+async def test_without_any_key_and_any_public_route_it_is_not_ready(
+    tmp_path: Path,
+) -> None:
+    """Every request would fail, so none should be sent here."""
+    site = Site(tmp_path)
+    site.write()
+    text = site.config.read_text().replace(
+        '"file:jwks.json"', '"http://127.0.0.1:9/jwks"'
+    )
+    policy = site.policy[: site.policy.index('[[route]]\nid      = "orders.catalogue')]
+
+    class Fixed(Site):
+        def write(self) -> Path:
+            super().write()
+            self.config.write_text(text)
+            return self.config
+
+    engine = Engine(Fixed(tmp_path, policy=policy).load())
+    try:
+        (keys,) = [c for c in engine.checks() if c.name == "keys of issuer corp"]
+    finally:
+        await engine.aclose()
+
+    assert keys.fatal
+    assert keys.trouble
+
+
+def test_an_identity_key_that_is_none_names_its_file(tmp_path: Path) -> None:
+    """And not a byte of what is in it."""
+    site = Site(tmp_path)
+    loaded = site.load()
+    (tmp_path / "identity" / "1.pem").write_text("secret text")
+
+    with pytest.raises(ValueError, match=r"1\.pem") as error:
+        Engine(loaded)
+
+    assert "secret text" not in str(error.value)
+
+
+def test_a_directory_without_keys_says_how_to_make_one(tmp_path: Path) -> None:
+    """`gateway keys generate` is named."""
+    site = Site(tmp_path)
+    loaded = site.load()
+    (tmp_path / "identity" / "1.pem").unlink()
+
+    with pytest.raises(ValueError, match="gateway keys generate"):
+        Engine(loaded)
+
+
+def test_of_several_keys_the_newest_signs_and_all_are_published(
+    tmp_path: Path,
+) -> None:
+    """Newest by name, which `gateway keys generate` makes of the time."""
+    site = Site(tmp_path)
+    site.write()
+    (tmp_path / "identity" / "2.pem").write_bytes(new_key_pem("ES256"))
+
+    engine = Engine(site.load())
+
+    assert engine.key_set().count(b'"kid"') == 2
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    """A crash leaves one behind; another process's is left alone."""
+    path = tmp_path / "a" / "x.sock"
+    with bind(Address(path=str(path))) as first:
+        first.listen()
+        with pytest.raises(OSError, match="another process"):
+            bind(Address(path=str(path)))
+    with bind(Address(path=str(path))):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_is_no_socket_is_never_removed(tmp_path: Path) -> None:
+    """Somebody's file may have that name."""
+    path = tmp_path / "x.sock"
+    path.write_text("mine")
+
+    with pytest.raises(OSError, match="in use"):
+        bind(Address(path=str(path)))
+
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_taken_port_is_named(host: str) -> None:
+    """The message says which of the ports it is."""
+    with bind(Address(host, 0)) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=str(port)):
+            bind(Address(host, port))
+
+
+async def test_background_work_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Its error is logged; nothing else ends with it."""
+    background = Background()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    with caplog.at_level(logging.ERROR):
+        await asyncio.wait([background.spawn(fail())])
+        waiting = background.spawn(wait())
+        await background.aclose()
+
+    assert "background work failed" in caplog.text
+    assert waiting.cancelled()
+
+
+async def test_a_signal_ends_it(tmp_path: Path) -> None:
+    """SIGTERM, as Kubernetes sends it; every socket is gone afterwards."""
+    site = Site(tmp_path)
+    ports: list[int] = []
+
+    def ready(gateway: Gateway) -> None:
+        ports.append(gateway.bound[0].port)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async with asyncio.timeout(10):
+        await serve(site.load(), site.log.append, on_ready=ready)
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports[0]))
+    assert [path.name for path in tmp_path.glob("*.sock")] == []
+
+
+async def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A taken port ends it with that port's name, and everything is closed again."""
+    with bind(Address("127.0.0.1", 0)) as taken:
+        taken.listen()
+        site = Site(tmp_path, listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(OSError, match="in use"):
+            await serve(site.load(), site.log.append)
+
+    assert [path.name for path in tmp_path.glob("*.sock")] == []
