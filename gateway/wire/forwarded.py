@@ -1,9 +1,9 @@
 """What we tell an upstream about where a request came from, and its two names.
 
 X-Forwarded-* as every backend reads them, a request id, and W3C Trace Context. Behind a
-trusted proxy these are appended to or kept; from anybody else they are set, because whoever
-may send X-Forwarded-For could else be anybody (R17). gateway.wire.headers has taken the
-client's own out.
+trusted proxy these are appended to or kept; from anybody else they are set, because
+anybody can send X-Forwarded-For (R17). gateway.wire.headers has taken the client's own
+out.
 
 Imports: gateway.model, gateway.wire.request.
 """
