@@ -27,6 +27,7 @@ class Reading:
     p50: float  # milliseconds, 64 connections kept busy
     p99: float  # milliseconds
     requests: int
+    cpu: float = 0.0  # microseconds of the server's processor time for each request
 
 
 def measure(

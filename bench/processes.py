@@ -107,6 +107,15 @@ def _stop(process: subprocess.Popen[bytes], grace: float = 0.0) -> None:
         process.wait()
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, all its threads together."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    # The second field is the program's name in parentheses, and may hold anything.
+    fields = stat.rpartition(")")[2].split()
+    user, system = fields[11], fields[12]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def said_version(command: Sequence[str]) -> str:
     """Return what a tool prints of its version, its first line."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

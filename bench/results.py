@@ -61,17 +61,27 @@ class Findings:
         found = self.readings.get((name, kind))
         return median(reading.rate for reading in found) if found else None
 
+    def cpu(self, name: str, kind: str) -> float | None:
+        """Return the median microseconds of processor time for each request."""
+        found = self.readings.get((name, kind))
+        return median(reading.cpu for reading in found) if found else None
+
     def ratio(self, goal: Goal) -> float | None:
         """Return the ratio of medians that *goal* is about."""
         of, to = self.rate(goal.of, goal.kind), self.rate(goal.to, goal.kind)
         return of / to if of and to else None
+
+    def cpu_ratio(self, goal: Goal) -> float | None:
+        """Return what the ratio would be on cores that nobody else uses."""
+        of, to = self.cpu(goal.of, goal.kind), self.cpu(goal.to, goal.kind)
+        return to / of if of and to else None
 
 
 def table(
     findings: Findings, contestants: Sequence[Contestant], servers: dict[str, Server]
 ) -> str:
     """Return what a person reads."""
-    rows = [("", "req/s", "browser", "p50 ms", "p99 ms", "what it does per request")]
+    rows = [("", "req/s", "browser", "cpu us", "p50 ms", "p99 ms", "what it does")]
     for who in contestants:
         found = findings.readings.get((who.name, MINIMAL))
         if not found:
@@ -81,13 +91,14 @@ def table(
                 who.name,
                 _rate(findings.rate(who.name, MINIMAL)),
                 _rate(findings.rate(who.name, BROWSER)),
+                f"{findings.cpu(who.name, MINIMAL) or 0:.1f}",
                 f"{median(reading.p50 for reading in found):.2f}",
                 f"{median(reading.p99 for reading in found):.2f}",
                 who.does,
             )
         )
-    lines = ["One core, 64 connections, medians", "", *_columns(rows, range(1, 5)), ""]
-    goals = [("ratio of medians", "request", "goal", "measured", "")]
+    lines = ["One core, 64 connections, medians", "", *_columns(rows, range(1, 6)), ""]
+    goals = [("ratio of medians", "request", "goal", "req/s", "by cpu", "")]
     for goal in GOALS:
         ratio = findings.ratio(goal)
         goals.append(
@@ -95,11 +106,12 @@ def table(
                 f"{goal.of} / {goal.to}",
                 goal.kind,
                 f">= {goal.least:g}",
-                "-" if ratio is None else f"{ratio:.2f}",
+                _ratio(ratio),
+                _ratio(findings.cpu_ratio(goal)),
                 "" if ratio is None or ratio >= goal.least else "not reached",
             )
         )
-    lines += [*_columns(goals, range(2, 4)), ""]
+    lines += [*_columns(goals, range(2, 5)), ""]
     peers = [("peer", "version", "config", "cache")]
     for who in contestants:
         if (who.name, MINIMAL) in findings.readings:
@@ -139,7 +151,11 @@ def record(
             }
             for who in contestants
         ],
-        "ratios": [asdict(goal) | {"ratio": findings.ratio(goal)} for goal in GOALS],
+        "ratios": [
+            asdict(goal)
+            | {"ratio": findings.ratio(goal), "by_cpu": findings.cpu_ratio(goal)}
+            for goal in GOALS
+        ],
         "skipped": findings.skipped,
         "not_measured": findings.unfit,
         "spoilt": findings.spoilt,
@@ -175,6 +191,10 @@ def chart(findings: Findings, contestants: Sequence[Contestant]) -> str:
 
 def _rate(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:,.0f}"
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def _columns(rows: Sequence[Sequence[str]], numbers: range = range(0)) -> list[str]:

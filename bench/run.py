@@ -24,12 +24,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.lineup import CONTESTANTS, Contestant, Server, servers
 from bench.load import Reading, SpoiltError, measure
-from bench.processes import NotStartedError, said_version, started
+from bench.processes import NotStartedError, cpu_seconds, said_version, started
 from bench.results import BROWSER, MINIMAL, Findings, chart, record, table
 from bench.site import BROWSER as BROWSER_HEADERS
 from bench.site import HERE, Site, prepare
@@ -49,6 +49,7 @@ class Bench:
     contestants: Sequence[Contestant]
     servers: dict[str, Server]
     findings: Findings
+    pids: dict[str, int] = field(default_factory=dict)
 
     def start(self, stack: contextlib.ExitStack) -> None:
         """Start what is installed, until *stack* closes."""
@@ -68,7 +69,7 @@ class Bench:
                 stdout_lines=LOG_COUNT if server.counts_lines else None,
             )
             try:
-                stack.enter_context(process)
+                self.pids[server.name] = stack.enter_context(process).pid
             except NotStartedError as error:
                 self.findings.unfit[server.name] = f"did not start: {error}"
 
@@ -89,7 +90,8 @@ class Bench:
         fields = {"Authorization": f"Bearer {self.site.tokens.good}"}
         if kind == BROWSER:
             fields |= BROWSER_HEADERS
-        port = self.servers[who.server].port
+        port, pid = self.servers[who.server].port, self.pids[who.server]
+        before = cpu_seconds(pid)
         try:
             reading = measure(port, who.path, fields, seconds=seconds)
         except SpoiltError as error:
@@ -97,7 +99,8 @@ class Bench:
             return None
         asked = self.findings.asked
         asked[who.server] = asked.get(who.server, 0) + reading.requests
-        return reading
+        used = cpu_seconds(pid) - before
+        return replace(reading, cpu=used * 1e6 / max(reading.requests, 1))
 
     def go(self, rounds: int, seconds: int) -> None:
         """Let everybody who is fit take turns, *rounds* times."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from bench.lineup import CONTESTANTS, servers
 from bench.load import Reading, SpoiltError, read
-from bench.processes import NotStartedError, started
+from bench.processes import NotStartedError, cpu_seconds, started
 from bench.results import GOALS, MINIMAL, Findings, chart, record, table
 from bench.site import BODY, BROWSER, TEMPLATES, Site, Tokens, free_port, prepare
 from bench.trial import UnfitError, examine
@@ -31,7 +32,7 @@ REPORT = """Running 1s test @ http://127.0.0.1:1/
 Requests/sec:  42271.50
 Transfer/sec:      8.12MB
 """
-READING = Reading(rate=100.0, p50=1.0, p99=2.0, requests=100)
+READING = Reading(rate=100.0, p50=1.0, p99=2.0, requests=100, cpu=20.0)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,16 @@ def test_a_ratio_needs_both_sides() -> None:
     findings.add("haproxy jwt_verify", MINIMAL, replace(READING, rate=60.0))
     found = {goal.to: findings.ratio(goal) for goal in GOALS if goal.kind == MINIMAL}
     assert found["haproxy jwt_verify"] == 2.0
+
+
+def test_processor_time_is_compared_the_other_way_round() -> None:
+    """Half the time for each request is twice the speed."""
+    findings = Findings()
+    findings.add("gateway", MINIMAL, READING)
+    findings.add("nginx plain", MINIMAL, replace(READING, cpu=10.0))
+    found = {g.to: findings.cpu_ratio(g) for g in GOALS if g.kind == MINIMAL}
+    assert found["nginx plain"] == 0.5
+    assert cpu_seconds(os.getpid()) > 0
 
 
 def test_the_tables_name_what_was_left_out(site: Site) -> None:
