@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from urllib.parse import quote
 
 from gateway.policy.grants import Grants, IssuerGrants
 from gateway.policy.permissions import read_roles, read_vocabulary
@@ -36,8 +35,6 @@ __all__ = ["IssuerGrants", "Listing", "Policy", "compile_policy"]
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # What gateway.wire.request lets through as a host, without a port; IPv6 in brackets.
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
-# The characters that a path segment holds unencoded (RFC 3986 section 3.3), but ";".
-_PCHAR = "!$&'()*+,=:@-._~"
 
 
 def compile_policy(
@@ -170,13 +167,11 @@ def _service(
             what = f"/{'/'.join(own)} and all below it is the gateway's own"
             wrong("prefix", what, value=spec.prefix)
             return None
-    raw = "".join(f"/{quote(text, safe=_PCHAR)}" for text in prefix)
     return Service(
         file,
         spec,
         frozenset(host.lower() for host in spec.hosts),
         prefix,
-        raw.encode("ascii"),
         tuple(dict.fromkeys(accepted)),
         reserved,
     )

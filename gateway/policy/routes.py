@@ -62,14 +62,13 @@ class Service:
     spec: ServiceSpec
     hosts: frozenset[str]
     prefix: tuple[str, ...]
-    raw_prefix: bytes  # as a strip counts it
     issuers: tuple[str, ...]
     reserved: tuple[tuple[str, ...], ...]  # our own prefixes
 
     @property
     def strip(self) -> int:
-        """How many bytes of the raw path an upstream doesn't get to see."""
-        return len(self.raw_prefix) if self.spec.strip_prefix else 0
+        """How many leading segments an upstream doesn't get to see."""
+        return len(self.prefix) if self.spec.strip_prefix else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +211,7 @@ def _compiled(
     served = methods | {"HEAD"} if "GET" in methods else methods
     prefix = "/" + "/".join(service.prefix)
     full = (prefix.rstrip("/") + spec.path) if service.prefix else spec.path
-    entry = Entry(
-        route, methods, forms(service.prefix, path), service.prefix, service.raw_prefix
-    )
+    entry = Entry(route, methods, forms(service.prefix, path))
     listing = Listing(
         route,
         tuple(sorted(served)),
@@ -266,8 +263,6 @@ def compile_defaults(
             route,
             methods,
             forms(service.prefix, rest),
-            service.prefix,
-            service.raw_prefix,
             frozenset() if is_read else READING,
         )
         shown = ("GET", "HEAD") if is_read else (ANY_METHOD,)

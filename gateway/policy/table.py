@@ -43,8 +43,6 @@ class Entry:
     route: Route
     methods: frozenset[str]  # {"*"} for all
     forms: tuple[Segments, ...]
-    prefix: tuple[str, ...]  # the service's
-    raw_prefix: bytes = b""  # what a strip takes off, as it must be spelt
     excluded: frozenset[str] = frozenset()  # with "*": methods that are not meant
 
 
@@ -59,11 +57,10 @@ class Space:
 
 
 class _Target:
-    __slots__ = ("names", "raw_prefix", "rest", "route")
+    __slots__ = ("names", "rest", "route")
 
     def __init__(self, entry: Entry, form: Segments) -> None:
         self.route = entry.route
-        self.raw_prefix = entry.raw_prefix
         self.names = tuple((s.text, at) for at, s in enumerate(form) if s.is_named)
         last = form[-1] if form else None
         self.rest = (
@@ -273,9 +270,6 @@ class Table:
         route = target.route
         if head.escapes and not head.escapes <= route.escapes:
             return _ambiguous(head.escapes - route.escapes, route)
-        # The strip is counted in raw bytes, so the prefix has to be spelt as counted.
-        if route.strip and not head.path.startswith(target.raw_prefix):
-            return Denial(Reason.TARGET_AMBIGUOUS, "prefix", route=route)
 
         if target.rest is not None:
             params = {name: segments[at] for name, at in target.names}

@@ -423,7 +423,7 @@ def test_a_route_takes_from_its_service_what_it_does_not_say() -> None:
     assert (theirs.max_body, theirs.bind_request) == (None, False)
     assert own.escapes == {"%2F"}
     assert not theirs.escapes
-    assert theirs.strip == own.strip == 4
+    assert theirs.strip == own.strip == 1
     assert theirs.issuers == {"corp"}
     assert theirs.credentials == {"bearer"}
     assert (theirs.service, theirs.upstream) == ("orders", "orders")
