@@ -13,6 +13,9 @@ LOCK = $(UV) pip compile --quiet --no-emit-index-url --generate-hashes --univers
 # The rooms that know no socket and no clock: every branch of them is tested.
 PURE = gateway/model.py,gateway/decision.py,gateway/wire/*,gateway/tokens/*,gateway/policy/*,gateway/identity/*,gateway/revocation/*
 
+# The tests start the command many times; it should not be compiled each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run test lint check bench e2e cov image lock
 .DEFAULT_GOAL := help
 
