@@ -83,7 +83,7 @@ class JwksClient:
         on_change: Told the name of an issuer one of whose keys is gone, after it is.
         timing: Shorter ones make for quicker tests.
         resolve: Looks a name up.
-        transport: Instead of the network.
+        transport: Instead of the network, proxies included.
 
     Raises:
         KeyRefused: A secret, a PEM file, a key set file or a URL can't be used.
@@ -339,13 +339,17 @@ class _Http:
         self._transport = transport
         self._client: httpx2.AsyncClient | None = None
         # A missing or broken CA file is found at start. The system's are not read
-        # before they are needed: that takes 20 ms.
+        # before they are needed, and not on the loop: that takes 20 ms and more.
         self._ca = self._own_ca(issuer.keys.ca_file)
         self._url = _configured_url(
             issuer.keys.jwks_url or issuer.issuer.rstrip("/") + DISCOVERY
         )
 
     async def load(self) -> Loaded:
+        if self._client is None:
+            if self._ca is None:
+                self._ca = await asyncio.to_thread(ssl.create_default_context)
+            self._client = self._http(self._ca)
         document, fresh = await self._get([self._url], {}, {})
         if self._issuer.keys.discover:
             document, fresh = await self._get(*await self._discovered(document))
@@ -377,10 +381,10 @@ class _Http:
             url = httpx2.URL(uri if isinstance(uri, str) else "")
         except httpx2.InvalidURL:
             url = httpx2.URL("")
-        if url.host and url.host == self._url.host and _is_allowed(url):
+        if url.host == self._url.host and _is_allowed(url):
             # Its own host, wherever that is: a provider inside our network is usual.
             return [url], {}, {}
-        if url.scheme != "https" or not url.host or url.userinfo:
+        if not _is_allowed(url) or url.scheme != "https" or url.userinfo:
             raise SourceFailed("discovery: jwks_uri is no https URL")
         if self._issuer.keys.proxy:
             # The proxy looks names up, and decides what may be reached. What we can
@@ -425,9 +429,13 @@ class _Http:
             raise SourceFailed(type(error).__name__) from error
 
     async def _get_one(
-        self, url: httpx2.URL, headers: dict[str, str], extensions: dict[str, str]
+        self,
+        url: httpx2.URL,
+        headers: dict[str, str],
+        extensions: dict[str, str],
     ) -> tuple[bytes, float]:
-        async with self._http().stream(
+        assert self._client is not None
+        async with self._client.stream(
             "GET", url, headers=headers, extensions=extensions
         ) as answer:
             # A redirect is not followed: it is an address that nobody configured.
@@ -461,22 +469,19 @@ class _Http:
         except OSError as error:  # ssl.SSLError is one
             raise KeyRefused("its ca_file can't be read as certificates") from error
 
-    def _http(self) -> httpx2.AsyncClient:
-        if self._client is None:
-            source = self._issuer.keys
-            self._client = httpx2.AsyncClient(
-                verify=self._ca or ssl.create_default_context(),
-                proxy=source.proxy,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=self._timing.answer,
-                # Refreshes are minutes apart; a kept connection would be dead by then.
-                limits=httpx2.Limits(max_keepalive_connections=0),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                transport=self._transport,
-            )
-        return self._client
+    def _http(self, ca: ssl.SSLContext) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            verify=ca,
+            proxy=self._issuer.keys.proxy if self._transport is None else None,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self._timing.answer,
+            # Refreshes are minutes apart; a kept connection would be dead by then.
+            limits=httpx2.Limits(max_keepalive_connections=0),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            transport=self._transport,
+        )
 
 
 _Source = _File | _Http
@@ -492,10 +497,16 @@ def _configured_url(text: str) -> httpx2.URL:
     return url
 
 
+# The library is lenient: "https://[/" has the host "%5B" to it.
+_HOST = re.compile(rb"[A-Za-z0-9._:-]+")
+
+
 def _is_allowed(url: httpx2.URL) -> bool:
+    if not _HOST.fullmatch(url.raw_host):
+        return False
     if url.scheme == "http":
         return url.host == "localhost" or _is_loopback(url.host)
-    return url.scheme == "https" and bool(url.host)
+    return url.scheme == "https"
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
