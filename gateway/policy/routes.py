@@ -1,7 +1,7 @@
 """One [[route]], and a service's defaults, compiled.
 
-A route says exactly one of `access` and `require` (`owner` alone requires: any
-principal that owns it). What says neither does not load: no route is open by omission.
+A route says exactly one of `access` and `require`; what says neither does not load: no
+route is open by omission.
 
 Without an `id` a route is named by its service, methods and path as written:
 `orders.get:/customers/{customer_id}/orders`, `orders.post+put:/x`, `orders.*:/y`. An id
@@ -133,10 +133,12 @@ def compile_route(
     elif spec.require is not None:
         node = reading.read(spec.require, (*spec.at, "require"))
         problems += reading.problems
-    elif spec.owner is None:
+    else:
         at = spec.at
         what = "exactly one of access and require: no route is open by omission"
-        problems.append(Problem(file, at, say + what))
+        # Not by owner alone: a deleted `require` must not open a route (R84).
+        hint = 'require = "@owner" where to own it is enough' if spec.owner else ""
+        problems.append(Problem(file, at, say + what, hint))
     if problems:
         return problems
 

@@ -111,11 +111,14 @@ def route(
 ) -> RouteSpec:
     """Return the route of *said*, such as "GET,POST /a/{b}"; open to whoever is known.
 
-    ("Authenticated" if it says neither access nor require nor owner.)
+    ("Authenticated" if it says neither access nor require; "@owner" with an owner.)
     """
     methods, _, path = said.partition(" ")
-    if require is None and access is None and owner is None:
-        access = "authenticated"
+    if require is None and access is None:
+        if owner is None:
+            access = "authenticated"
+        else:
+            require = "@owner"
     if isinstance(owner, str):
         owner = OwnerSpec(owner)
     return RouteSpec(

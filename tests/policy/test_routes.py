@@ -90,7 +90,7 @@ EITHER = {"any": ["orders:read_any", {"all": ["orders:read", "@owner"]}]}
             "permission.missing:orders:read",
         ),
         (
-            {"owner": "id"},
+            {"require": "@owner", "owner": "id"},
             "",
             "condition.failed:owner",
             "condition.failed:owner",
@@ -510,3 +510,13 @@ def test_a_default_names_a_known_permission() -> None:
         'service "orders": read: unknown permission "orders:raed"',
         'did you mean "orders:read"? (orders.toml:permissions.orders:read)',
     )
+
+
+def test_an_owner_alone_opens_nothing() -> None:
+    """Otherwise a deleted `require` beside it would load, and permit more (R84)."""
+    spec = RouteSpec(("route", 0), ("GET",), "/{id}", owner=OwnerSpec("id"))
+
+    (only,) = problems(file(service(), spec))
+
+    assert "exactly one of access and require" in only.message
+    assert 'require = "@owner"' in only.suggestion
