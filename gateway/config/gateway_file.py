@@ -97,7 +97,7 @@ class Server(Table):
         "Between two pieces of a request's body.", "30s"
     )
     idle_timeout: Annotated[Duration, between_times(0.1, 3600)] = key(
-        "An idle keep-alive connection is kept.", "1m"
+        "An idle keep-alive connection is kept.", "60s"
     )
     max_connections: int = key(
         "Client connections at a time.", 10_000, ge=1, le=1_000_000
@@ -218,7 +218,7 @@ class Issuer(Table):
         "By how much its clock may differ from ours.", "30s"
     )
     max_lifetime: Annotated[Duration, between_times(1, 400 * 86400)] = key(
-        "Longer-lived tokens are refused; bounds how long a revocation is kept.", "1d"
+        "Longer-lived tokens are refused; bounds how long a revocation is kept.", "24h"
     )
     token_id: Text = key(
         "The claim that names a token; one without it is known by its digest.", "jti"
@@ -237,7 +237,7 @@ class Identity(Table):
     )
     algorithm: Literal["ES256", "EdDSA", "RS256"] = key("What it signs with.", "ES256")
     ttl: Annotated[Duration, between_times(1, 60)] = key(
-        "How long an assertion is valid; never longer than the caller's token.", "1m"
+        "How long an assertion is valid; never longer than the caller's token.", "60s"
     )
     claims: list[Text] = key(
         "What is told beside subject and source.",
@@ -285,7 +285,7 @@ class Timeouts(Table):
         "From the request to the first byte of the answer.", "30s"
     )
     idle: Annotated[Duration, between_times(0.001, 86400)] = key(
-        "Between two pieces of the answer.", "1m"
+        "Between two pieces of the answer.", "60s"
     )
     total: Annotated[DurationOrNone, between_times(0.001, 86400)] = key(
         "The whole exchange.", "none"
