@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.decision import Pending
 from gateway.model import (
     Denial,
     Headers,
@@ -44,9 +46,6 @@ from gateway.wire.forwarded import (
 from gateway.wire.framing import Body
 from gateway.wire.problems import Answer, UpstreamFailure
 from gateway.wire.request import read_head
-
-if TYPE_CHECKING:
-    from gateway.decision import Pending
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +72,8 @@ class Port(Protocol):
     clock: Clock
     spawn: Callable[[Coroutine[None, None, None]], object]
     is_draining: bool
+    pools: dict[str, Pool]  # by the names of their upstreams
 
-    def pool(self, upstream: str) -> Pool: ...
     def random(self, size: int) -> bytes: ...
 
 
@@ -130,6 +129,7 @@ class Exchange:
     _queue: list[bytes] | None = None  # body read before there was a connection
     _queued = 0
     _head_sent = b""
+    _has_begun = False  # a byte of the answer was written
     _retried = False
     _keep = False
     _to_client_chunked = False
@@ -142,7 +142,6 @@ class Exchange:
         self,
         port: Port,
         client: Client,
-        *,
         method: bytes,
         target: bytes,
         headers: Headers,
@@ -172,41 +171,40 @@ class Exchange:
     def begin(self) -> None:
         """Decide, then forward or refuse."""
         try:
-            self._begin()
-        except Exception as error:  # noqa: BLE001  (it ends this request only)
-            self.break_down(error)
-
-    def _begin(self) -> None:
-        port = self.port
-        client = self.client
-        gate = self.gate = port.gate
-        now = self._name()
-        if self.spoilt is not None:
-            self._refuse(self.spoilt)
-            return
-        head = read_head(
-            kind="http",
-            method=_METHODS.get(self.method) or self.method.decode("latin-1"),
-            scheme="http",
-            target=self.target,
-            headers=self.headers,
-            peer=client.peer,
-            request_id=self.request_id,
-            proxies=gate.server.trusted_proxies,
-        )
-        if isinstance(head, Denial):
-            self._refuse(head)
-            return
-        self.head = head
-        try:
+            port = self.port
+            peer = self.client.peer
+            gate = self.gate = port.gate
+            random = self._name()
+            if self.spoilt is not None:
+                self._refuse(self.spoilt)
+                return
+            head = read_head(
+                kind="http",
+                method=_METHODS.get(self.method) or self.method.decode("latin-1"),
+                scheme="http",
+                target=self.target,
+                headers=self.headers,
+                peer=peer,
+                request_id=self.request_id,
+                proxies=gate.server.trusted_proxies,
+            )
+            if isinstance(head, Denial):
+                self._refuse(head)
+                return
+            self.head = head
+            self._traceparent = traceparent_of(self.headers) or new_traceparent(
+                random[_REQUEST_ID:]
+            )
+            now = self._time
             outcome = gate.decide_now(head, now)
+            if isinstance(outcome, Permit | Denial):
+                self._decided(outcome, head, now)
+            else:
+                port.spawn(self._decide(outcome, head, now))
         except Unavailable as outage:
             self._outage(outage)
-            return
-        if isinstance(outcome, Permit | Denial):
-            self._decided(outcome, head, now)
-        else:
-            port.spawn(self._decide(outcome, head, now))
+        except Exception as error:  # noqa: BLE001  (it ends this request only)
+            self.break_down(error)
 
     async def _decide(self, pending: Pending, head: RequestHead, now: float) -> None:
         # Not cancelled when the client goes away: it is bounded by what it asks, and
@@ -240,16 +238,15 @@ class Exchange:
 
         # Strip, then sign: nothing that the client sent can name or replace what is
         # added after it (golang/go#50580, R16).
-        pool = self._pool = self.port.pool(permit.upstream)
-        upstream = pool.upstream
+        pool = self._pool = self.port.pools[permit.upstream]
         fields = gate.hygiene.to_upstream(
             head.headers,
-            keep_credentials=route.pass_credentials or upstream.pass_credentials,
+            keep_credentials=route.pass_credentials or pool.passes_credentials,
         )
         if isinstance(fields, Denial):
             self._refuse(fields)
             return
-        fields += forwarding_fields(head, self._trace(head.headers))
+        fields += forwarding_fields(head, self._traceparent)
         if length is None:
             fields.append(message.CHUNKED)
         elif length or self.method in _WITH_CONTENT:
@@ -257,15 +254,13 @@ class Exchange:
         if length != 0 and self.modern and _expects(head.headers):
             self._expects = True
             fields.append(_EXPECT)
-        fields += gate.identity(permit, head, now)
-        host = upstream.host
+        signed = gate.identity(permit, head, now)
+        if isinstance(signed, Denial):  # a claim that no header can say (R95)
+            self._refuse(replace(signed, route=route, principal=permit.principal))
+            return
+        fields += signed
         self._head_sent = message.request_head(
-            self.method,
-            permit.target,
-            head.authority
-            if host == "client"
-            else (upstream.authority if host == "upstream" else host).encode("ascii"),
-            fields,
+            self.method, permit.target, pool.host or head.authority, fields
         )
         monotonic = self._sending_since = self.port.clock.monotonic()
         connection = pool.take(monotonic)
@@ -290,17 +285,15 @@ class Exchange:
             self.break_down(error)
 
     def _attach(self, connection: UpstreamConnection, now: float) -> None:
-        self.connection = connection
         assert self.head is not None
-        connection.lend(self, method=self.head.method, now=now)
-        connection.send(self._head_sent)
+        self.connection = connection
+        connection.lend(self, self.head.method, self._head_sent, now)
         if self._queue is not None:
             for piece in self._queue:
                 connection.send(piece)
             self._queue = None
         if self.is_read:
             connection.request_sent(now)
-            connection.flush()
         else:
             self.client.unhold()
 
@@ -349,7 +342,7 @@ class Exchange:
     def break_off(self, denial: Denial) -> None:
         """End a request that can't be read to its end, for a reason on its side."""
         self._drop()
-        if self.status:
+        if self._has_begun:
             self.denial = denial
             self._abort()
         else:
@@ -411,6 +404,7 @@ class Exchange:
     def on_progress(self) -> None:
         out = self._out
         if out:
+            self._has_begun = True
             self.client.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
             if self.client.is_full and self.connection is not None:
@@ -468,7 +462,7 @@ class Exchange:
 
     def _fail(self, kind: UpstreamFailure) -> None:
         self.failure = f"upstream.{kind}"
-        if self.status:
+        if self._has_begun:
             self._abort()
             return
         upstream = self._pool.upstream.name
@@ -482,13 +476,14 @@ class Exchange:
         self._drop()
         self.failure = "bug"
         self.keep_alive = False
-        if self.status:
+        if self._has_begun:
             self._abort()
         else:
             self._answer(problems.bug(self.request_id))
 
     def _answer(self, answer: Answer) -> None:
         self.status = answer.status
+        self.sent = 0
         client = self.client
         keep = self._may_keep() and not answer.close
         fields = [*answer.headers]
@@ -523,20 +518,14 @@ class Exchange:
             and not self.port.is_draining
         )
 
-    def _name(self) -> float:
+    def _name(self) -> bytes:
         port = self.port
+        random = port.random(_REQUEST_ID + TRACE_BYTES)
         self.request_id = request_id_from(
-            self.headers, self.client.peer, port.random(_REQUEST_ID)
+            self.headers, self.client.peer, random[:_REQUEST_ID]
         )
-        now = self._time = port.clock.wall()
-        return now
-
-    def _trace(self, headers: Headers) -> bytes:
-        if not self._traceparent:
-            self._traceparent = traceparent_of(headers) or new_traceparent(
-                self.port.random(TRACE_BYTES)
-            )
-        return self._traceparent
+        self._time = port.clock.wall()
+        return random
 
     def _drop(self) -> None:
         connection, self.connection = self.connection, None
@@ -580,8 +569,7 @@ class Exchange:
             entry.principal = known.principal
         if head is not None:
             entry.host, entry.client = head.host, head.client
-            trace = self._trace(head.headers)
-            entry.trace_id = trace[3:35].decode("ascii")
+            entry.trace_id = self._traceparent[3:35].decode("ascii")
             entry.token_hash = gate.token_hash(head) or None
         if permit is not None:
             entry.upstream = permit.upstream

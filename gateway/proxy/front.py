@@ -121,7 +121,14 @@ class Front(asyncio.Protocol):
             return
         self._now = self._monotonic()
         try:
-            self._parse(data)
+            if (
+                self._reading is None
+                and not self._in_head
+                and len(data) <= self._server.max_head
+            ):
+                self._feed(data, len(data))
+            else:
+                self._parse(data)
         except _Stop:
             pass
         except httptools.HttpParserCallbackError as error:
@@ -266,13 +273,13 @@ class Front(asyncio.Protocol):
         request = Exchange(
             self._port,
             self,
-            method=method,
-            target=self._url,
-            headers=headers,
-            body=body,
-            started=self._now,
-            modern=version == "1.1",
-            keep_alive=parser.should_keep_alive(),
+            method,
+            self._url,
+            headers,
+            body,
+            self._now,
+            version == "1.1",
+            parser.should_keep_alive(),
         )
         self._reading = request
         self._received = self._quiet = 0
@@ -372,8 +379,8 @@ class Front(asyncio.Protocol):
             Exchange(
                 self._port,
                 self,
-                method=method,
-                target=self._url,
+                method,
+                self._url,
                 headers=(),
                 body=None,
                 started=self._now,

@@ -9,17 +9,14 @@ gateway.wire.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gateway.config.settings import Server, Upstream
-from gateway.model import Denial, Permit, RequestHead
+from gateway.decision import Pending
+from gateway.model import Denial, Headers, Permit, RequestHead
 from gateway.observe.access import Entry
 from gateway.wire.headers import Hygiene
-
-if TYPE_CHECKING:
-    from gateway.decision import Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +27,9 @@ class Gate:
     decide_now: Callable[[RequestHead, float], Permit | Denial | Pending]
     finish: Callable[[Pending], Awaitable[Permit | Denial]]  # raises Unavailable
     hygiene: Hygiene
-    # The signed fields for a Permit, () where there is nobody to speak of.
-    identity: Callable[[Permit, RequestHead, float], Sequence[tuple[bytes, bytes]]]
+    # The signed fields for a Permit, () where there is nobody to speak of; a Denial
+    # where a claim can't be said in a header (R95).
+    identity: Callable[[Permit, RequestHead, float], Headers | Denial]
     upstreams: Mapping[str, Upstream]  # "self" too
     log: Callable[[Entry], None]  # never waits
     generation: str = ""

@@ -60,7 +60,7 @@ class DataPort:
         self._random = random
         self._block = b""
         self._at = 0
-        self._pools: dict[str, Pool] = {}
+        self.pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
         self._per_peer: Counter[str] = Counter()
         self._counted: dict[Front, str] = {}
@@ -118,7 +118,7 @@ class DataPort:
                     await self._empty.wait()
         for front in tuple(self.fronts):
             front.transport.abort()
-        for pool in (*self._pools.values(), *self._retired):
+        for pool in (*self.pools.values(), *self._retired):
             pool.abort()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
@@ -157,10 +157,6 @@ class DataPort:
         if self._empty is not None and not self.fronts:
             self._empty.set()
 
-    def pool(self, upstream: str) -> Pool:
-        """Return the connections to *upstream*."""
-        return self._pools[upstream]
-
     def random(self, size: int) -> bytes:
         """Return *size* random bytes."""
         at = self._at
@@ -175,20 +171,20 @@ class DataPort:
 
     def _renew_pools(self) -> None:
         upstreams = self.gate.upstreams
-        for name, pool in tuple(self._pools.items()):
+        for name, pool in tuple(self.pools.items()):
             if upstreams.get(name) != pool.upstream:
                 pool.retire()
-                self._retired.append(self._pools.pop(name))
+                self._retired.append(self.pools.pop(name))
         for name, upstream in upstreams.items():
-            if name not in self._pools:
-                self._pools[name] = Pool(upstream, self.clock)
+            if name not in self.pools:
+                self.pools[name] = Pool(upstream, self.clock)
 
     def _sweep(self) -> None:
         now = self.clock.monotonic()
         for front in [one for one in self.fronts if one.deadline <= now]:
             _expire(front, now)
         self._retired = [pool for pool in self._retired if pool.connections]
-        for pool in (*self._pools.values(), *self._retired):
+        for pool in (*self.pools.values(), *self._retired):
             for one in [each for each in pool.connections if each.deadline <= now]:
                 _expire(one, now)
         loop = asyncio.get_running_loop()

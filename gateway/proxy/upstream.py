@@ -85,7 +85,6 @@ class UpstreamConnection(asyncio.Protocol):
     _headers: list[tuple[bytes, bytes]]
     _unread = 0  # bytes since the head began, or since the last byte of content
     _delivered = False  # the read in hand had content
-    _status = 0
     _until_close = False
     _complete = False
     _stale = False  # the parser stopped in the middle of something
@@ -97,12 +96,19 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._out: list[bytes] = []
         self._monotonic = pool.clock.monotonic
+        self._timeout = pool.upstream.timeout
 
     # The exchange's side
 
-    def lend(self, sink: Sink, *, method: str, now: float) -> None:
-        """Give this connection to *sink* until its answer has ended."""
-        timeout = self._pool.upstream.timeout
+    def lend(self, sink: Sink, method: str, head: bytes, now: float) -> None:
+        """Give this connection to *sink* until its answer has ended.
+
+        Args:
+            sink: Where the answer goes.
+            method: Of the request.
+            head: Of the request; written with the next flush.
+            now: Monotonic seconds.
+        """
         self.sink = sink
         self._uses += 1
         if self._parser is None or self._stale:
@@ -113,20 +119,22 @@ class UpstreamConnection(asyncio.Protocol):
         self._until_close = False
         self._in_head = True
         self._headers = []
-        self._unread = self._status = 0
-        total = timeout.total
+        self._unread = 0
+        self._out.append(head)
+        total = self._timeout.total
         self._total_at = NEVER if total is None else now + total
-        self._wait(NEVER)
+        self.deadline = self._total_at
 
     def send(self, data: bytes) -> None:
         """Add *data* to what the next flush writes."""
         self._out.append(data)
 
     def request_sent(self, now: float) -> None:
-        """Note that the request is whole: the answer is due."""
+        """Write the end of the request: the answer is due."""
         self._request_sent = True
+        self.flush()
         if not self._answered:
-            self._wait(now + self._pool.upstream.timeout.first_byte)
+            self._wait(now + self._timeout.first_byte)
 
     def flush(self) -> None:
         """Write what was added, in one piece."""
@@ -143,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
     def resume(self) -> None:
         """Read on."""
         self.transport.resume_reading()
-        self._wait(self._monotonic() + self._pool.upstream.timeout.idle)
+        self._wait(self._monotonic() + self._timeout.idle)
 
     def drop(self) -> None:
         """Close at once, and tell nobody (R32)."""
@@ -178,7 +186,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
             return
         self._answered = True
-        self._wait(self._monotonic() + self._pool.upstream.timeout.idle)
         try:
             room = MAX_HEAD - self._unread
             if self._in_head and len(data) > room:
@@ -199,6 +206,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(sink, error)
             return
         if not self._complete:
+            self._wait(self._monotonic() + self._timeout.idle)
             sink.on_progress()
             return
         self.sink = None
@@ -230,15 +238,15 @@ class UpstreamConnection(asyncio.Protocol):
             )
 
     def pause_writing(self) -> None:
-        self._wait(self._monotonic() + self._pool.upstream.timeout.send_idle)
+        self._wait(self._monotonic() + self._timeout.send_idle)
         if self.sink is not None:
             self.sink.on_upstream_full()
 
     def resume_writing(self) -> None:
         if self.sink is None:
             return
-        if self._request_sent:
-            self.request_sent(self._monotonic())
+        if self._request_sent and not self._answered:
+            self._wait(self._monotonic() + self._timeout.first_byte)
         else:
             self._wait(NEVER)
         self.sink.on_upstream_drained()
@@ -267,7 +275,6 @@ class UpstreamConnection(asyncio.Protocol):
         body = check_response(self._method, status, parser.get_http_version(), headers)
         if body is None:
             raise _BrokenAnswer
-        self._status = status
         self._in_head = False
         self._headers = []  # trailers go here, and from here nowhere (R14)
         self._unread = 0
@@ -334,6 +341,12 @@ class Pool:
     def __init__(self, upstream: Upstream, clock: Clock) -> None:
         self.upstream = upstream
         self.clock = clock
+        # What a request to it is given; None: the client's own Host.
+        self.host = {
+            "client": None,
+            "upstream": upstream.authority.encode("ascii"),
+        }.get(upstream.host, upstream.host.encode("ascii"))
+        self.passes_credentials = upstream.pass_credentials
         self.connections: set[UpstreamConnection] = set()  # all: lent and idle
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0

@@ -23,6 +23,7 @@ from gateway.model import (
     ANONYMOUS,
     NOTHING,
     Denial,
+    Headers,
     Permit,
     Principal,
     Reason,
@@ -209,13 +210,13 @@ class Decision:
         return permit
 
 
-def identity(
-    permit: Permit, head: RequestHead, now: float
-) -> list[tuple[bytes, bytes]]:
+def identity(permit: Permit, head: RequestHead, now: float) -> Headers | Denial:
     """Say who it is in a header, unsigned."""
     if permit.principal is ANONYMOUS:
-        return []
-    return [(b"x-gateway-assertion", permit.principal.subject.encode())]
+        return ()
+    if head.path == b"/unspeakable":
+        return Denial(Reason.CLAIM_INVALID, "sub", route=permit.route)
+    return ((b"x-gateway-assertion", permit.principal.subject.encode()),)
 
 
 @dataclass(slots=True)
@@ -267,6 +268,12 @@ class Bench:
                 return await caller.rest()
         finally:
             caller.close()
+
+    async def seen(self, heads: int) -> None:
+        """Wait until so many requests came to be decided."""
+        async with asyncio.timeout(5):
+            while len(self.decision.heads) < heads:
+                await asyncio.sleep(0.005)
 
     async def settled(self, entries: int) -> None:
         """Wait until so many requests were logged."""

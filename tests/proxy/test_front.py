@@ -17,8 +17,8 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: shop.example\r\n\r\n"
 AMBIGUOUS = {
     "length and chunked": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked and length": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
-    b"Content-Length: 4\r\n\r\n0\r\n\r\n",
+    "chunked and length": b"POST / HTTP/1.1\r\nHost: a\r\n"
+    b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
     b"Content-Length: 44\r\n\r\n",
     "the same length twice": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
@@ -26,7 +26,8 @@ AMBIGUOUS = {
     "a list of lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0, 0\r\n\r\n",
     "a signed length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +0\r\n\r\n",
     "a negative length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-    "a hexadecimal length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x2\r\n\r\n",
+    "a hexadecimal length": b"POST / HTTP/1.1\r\nHost: a\r\n"
+    b"Content-Length: 0x2\r\n\r\n",
     "an empty length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
     "an endless length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: "
     + b"9" * 40

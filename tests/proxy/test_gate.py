@@ -1,0 +1,42 @@
+"""One generation of what the data port decides by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.config.settings import Address, Server, Upstream
+from tests.backends import answer, echoing, running, saying
+from tests.proxy.harness import gate_to, request
+
+
+async def test_a_replaced_gate_counts_from_the_next_request_on() -> None:
+    """The request in hand ends by the generation it began with."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        bench.decision.delay = 0.2
+        caller = await bench.caller()
+        await caller.send(request(b"/wait/1"))
+        await bench.seen(1)
+        bench.port.replace(replace(bench.gate, generation="g2"))
+        assert (await caller.answer()).status == 200
+        assert (await caller.call(request(b"/2"))).status == 200
+        assert [entry.generation for entry in bench.entries] == ["g1", "g2"]
+
+
+async def test_an_upstream_that_moved_gets_new_connections() -> None:
+    """Kept connections to the old place are closed, the others stay."""
+    async with (
+        running(echoing) as old,
+        running(saying(answer(b"new"))) as new,
+        gate_to(old) as bench,
+    ):
+        caller = await bench.caller()
+        assert (await caller.call(request(b"/1"))).body == b"/1  "
+        same = replace(bench.gate, server=Server(max_headers=3))
+        bench.port.replace(same)
+        assert (await caller.call(request(b"/2"))).body == b"/2  "
+        assert len(old.connections) == 1
+        moved = Upstream("backend", Address("127.0.0.1", new.port), "new")
+        upstreams = {**same.upstreams, "backend": moved}
+        bench.port.replace(replace(same, upstreams=upstreams))
+        assert (await caller.call(request(b"/3"))).body == b"new"
+        assert (await caller.call(request(b"/4", b"a: b\r\n" * 9))).status == 431

@@ -1,0 +1,138 @@
+"""Listening, admitting, closing."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_network
+from pathlib import Path
+
+from gateway.config.settings import Address, Server
+from gateway.proxy.server import DataPort
+from tests.backends import echoing, running, silent
+from tests.proxy.harness import chunked, gate_to, request
+
+SOME = ip_network("127.0.0.0/8")
+
+
+async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
+    """There the client has no address, and nobody invents one."""
+    listen = Address(path=str(tmp_path / "data.sock"))
+    async with (
+        running(echoing) as backend,
+        gate_to(backend, listen=listen) as bench,
+    ):
+        assert bench.port.bound == (listen,)
+        assert (await bench.call(request(b"/u"))).body == b"/u  "
+        assert bench.entries[0].client == ""
+        assert backend.requests[0].values(b"x-forwarded-for") == []
+
+
+async def test_it_forwards_to_a_unix_socket(tmp_path: Path) -> None:
+    """An upstream in the same pod needs no port."""
+    path = str(tmp_path / "b.sock")
+    async with (
+        running(echoing, path) as backend,
+        gate_to(backend, address=Address(path=path)) as bench,
+    ):
+        caller = await bench.caller()
+        assert (await caller.call(request(b"/1"))).body == b"/1  "
+        assert (await caller.call(request(b"/2"))).body == b"/2  "
+        assert len(backend.connections) == 1
+
+
+async def test_closing_lets_what_is_in_hand_end() -> None:
+    """Idle connections go at once, a request in hand is answered."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        idle, busy = await bench.caller(), await bench.caller()
+        assert (await idle.call(request(b"/1"))).status == 200
+        bench.decision.delay = 0.2
+        await busy.send(request(b"/wait/2"))
+        await bench.seen(2)
+        loop = asyncio.get_running_loop()
+        closing = loop.create_task(bench.port.close(5))
+        assert await idle.rest() == b""
+        got = await busy.answer()
+        assert got.body == b"/wait/2  "
+        assert got.values(b"connection") == [b"close"]
+        assert await busy.rest() == b""
+        async with asyncio.timeout(2):
+            await closing
+
+
+async def test_closing_does_not_wait_for_ever() -> None:
+    """After the grace the rest is cut off, and each is logged."""
+    async with running(silent) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        await caller.send(request(b"/1"))
+        await bench.seen(1)
+        half = await bench.caller()
+        await half.send(chunked(b"/2", b"abc"))
+        await bench.seen(2)
+        async with asyncio.timeout(2):
+            await bench.port.close(0.1)
+        assert await caller.rest() == b""
+        assert [entry.status for entry in bench.entries] == [None, None]
+        assert not bench.port.fronts
+
+
+async def test_one_address_has_a_cap_unless_it_is_ours() -> None:
+    """R5: per peer, but not for loopback and trusted proxies."""
+
+    class Transport(asyncio.Transport):
+        def __init__(self, address: str) -> None:
+            super().__init__({"peername": (address, 1)})
+
+    proxies = (ip_network("10.0.0.0/8"),)
+    server = Server(max_connections_per_peer=2, trusted_proxies=proxies)
+    async with running(echoing) as backend, gate_to(backend, server=server) as bench:
+        port = bench.port
+        for address, admitted in (
+            ("192.0.2.1", 2),
+            ("::ffff:192.0.2.7", 2),
+            ("127.0.0.1", 9),
+            ("::1", 9),
+            ("10.1.2.3", 9),
+        ):
+            fronts = [_front(port) for _ in range(9)]
+            got = [port.admit(front, Transport(address)) for front in fronts]
+            assert sum(peer is not None for peer in got) == admitted, address
+            for front in fronts:
+                port.left(front)
+            # Room is given back whole.
+            again = port.admit(fronts[0], Transport(address))
+            assert again is not None
+            port.left(fronts[0])
+
+
+def _front(port: DataPort):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from gateway.proxy.front import Front
+
+    return Front(port)
+
+
+async def test_random_bytes_are_fetched_in_blocks_and_never_twice() -> None:
+    """Ids of requests are unguessable, at a fraction of a system call each."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        seen = {bench.port.random(40) for _ in range(1000)}
+        assert len(seen) == 1000
+        assert {len(one) for one in seen} == {40}
+        ids = {(await bench.call(request())).values(b"x-request-id")[0] for _ in "abc"}
+        assert len(ids) == 3
+        assert all(len(one) >= 16 for one in ids)
+
+
+async def test_a_trusted_proxy_is_believed() -> None:
+    """R17: its word on the client counts, anybody else's does not."""
+    told = b"X-Forwarded-For: 203.0.113.9\r\nX-Request-Id: theirs\r\n"
+    for proxies, client, name in (
+        ((), "127.0.0.1", False),
+        ((SOME,), "203.0.113.9", True),
+    ):
+        server = Server(trusted_proxies=proxies)
+        async with (
+            running(echoing) as backend,
+            gate_to(backend, server=server) as bench,
+        ):
+            got = await bench.call(request(b"/", told))
+            assert bench.entries[0].client == client
+            assert (got.values(b"x-request-id") == [b"theirs"]) is name
