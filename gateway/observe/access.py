@@ -172,10 +172,14 @@ def _principal(who: Principal, quote: _Quote) -> str:
     if who.kind == "anonymous":
         return "null"
     client = "null" if who.client_id is None else quote(who.client_id)
-    roles = ",".join([quote(role) for role in sorted(who.roles)])
-    if len(roles) > MAX_FIELD:
-        # At a comma, so that each role which is shown is one that there is.
-        roles = roles[: roles.rindex(",", 0, MAX_FIELD - len(CUT) - 2)] + f',"{CUT}"'
+    quoted = [quote(role) for role in sorted(who.roles)]
+    roles = ",".join(quoted)
+    if len(roles) + 2 > MAX_FIELD:
+        room, kept = MAX_FIELD - len(CUT) - 4, 0
+        # Between two roles, so that each which is shown is one that there is.
+        while (room := room - len(quoted[kept]) - 1) >= 0:
+            kept += 1
+        roles = ",".join([*quoted[:kept], f'"{CUT}"'])
     return (
         f'{{"issuer":{quote(who.issuer)},"subject":{quote(who.subject)}'
         f',"kind":"{who.kind}","client_id":{client}'

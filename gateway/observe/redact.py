@@ -42,33 +42,52 @@ _AFTER_QUOTE = (
 _EQUALS = r"""[ \t]{0,8}(?:=>|=|%(?:25)?3d)[ \t]{0,8}"""
 _COLON = r"""[ \t]{0,8}(?::|%(?:25)?3a)[ \t]{0,8}"""
 
+# One look at what follows a name spares most of them the three.
+_SOON = r"""(?=[ \t\\"':=%])"""
+# What stands where a value is expected, but is a structure with values of its own.
+_STRUCTURE = r"""[\[({]++(?:[bru]{0,2}\\*+["']|\s|\Z)"""
+
 _FIELD = re.compile(
     r"(?P<name>(?:authorization|cookies?|dpop|x[-_]api[-_]key|x[-_]auth[-_]token"
-    rf"|x[-_]gateway[-_]assertion)(?:{_AFTER_QUOTE}|{_EQUALS}|{_COLON})"
-    r"|<cookie[ ])"
-    # A list or a dict of values, then a literal, then the whole rest of the line:
-    # a field's value may hold anything that a shorter end could be mistaken for.
-    rf"""(?:[\[({{](?:\s*+{_literal("one")}\s*+[,:]?+)*+[^\n]*+"""
-    rf"""|(?P<literal>{_literal("two")})"""
-    r"""|[^\r\n]++)""",
+    r"|x[-_]gateway[-_]assertion)"
+    # After a quoted name: a list or a dict of values, also over several lines, or a
+    # literal. After a bare one: the rest of the line, because the value of a field may
+    # hold anything that a shorter end could be mistaken for.
+    rf"{_SOON}(?:{_AFTER_QUOTE}(?P<quoted>)|{_EQUALS}|{_COLON})|<cookie[ ])"
+    rf"""(?(quoted)(?:[\[({{](?:\s*+{_literal("one")}\s*+[,:]?+)*+[^\n]*+"""
+    rf"""|(?P<literal>{_literal("two")})|[^\r\n]++)|[^\r\n]++)""",
     re.IGNORECASE,
 )
-_PARAMETER = re.compile(
-    r"(?P<name>(?:pass(?:word|wd|phrase)|pwd|secret|token|jwt|credentials?|assertion"
-    r"|(?:api|access|private)[-_]?key|code_verifier|saml(?:response|request)|otp"
-    rf"|(?:device|user|auth|authorization)_code)(?:{_AFTER_QUOTE}|{_EQUALS}|{_COLON})"
-    # Words of their own, without the bare colon: "status code: 404" tells nothing.
-    r"|(?:(?<![a-z0-9_-])|(?<=%[0-9a-f][0-9a-f]))(?:code|state|nonce)"
-    rf"(?:{_AFTER_QUOTE}|{_EQUALS}))"
+# Of a parameter: a list of literals, a literal, or a word.
+_VALUE = (
     rf"""(?:[\[(](?:\s*+{_literal("one")}\s*+,?+)++[\])]?"""
-    rf"""|(?P<literal>{_literal("two")})"""
-    # Not what opens a structure: the names in it stand before values of their own.
-    r"""|(?![\[({]++(?:[bru]{0,2}\\*+["']|\s|\Z))[^\s&]++)""",
+    # After a bare name the quote may be part of the value, which then goes on.
+    rf"""|(?P<literal>{_literal("two")})(?(quoted)|[^\s&]*+)"""
+    rf"""|(?!{_STRUCTURE})[^\s&]++)"""
+)
+_PARAMETER = re.compile(
+    r"(?P<name>(?:pass(?:word|wd|phrase)|pwd|secret|token(?:_hint)?|jwt|credentials?"
+    r"|assertion|(?:api|access|private)[-_]?key|code_verifier|saml(?:response|request)"
+    r"|otp|(?:device|user|auth|authorization)_code)"
+    rf"{_SOON}(?:{_AFTER_QUOTE}(?P<quoted>)|{_EQUALS}|{_COLON})){_VALUE}",
     re.IGNORECASE,
 )
 _PARAMETER_WORDS = (
     *("pass", "pwd", "secret", "token", "jwt", "credential", "assertion", "key"),
-    *("saml", "otp", "code", "state", "nonce"),
+    *("code_", "_code", "saml", "otp"),
+)
+# Words that must stand alone, and without the bare colon: neither "status_code=404" nor
+# "state: open" tells anything. The end of an escape is no part of the word.
+_LONELY_WORDS = ("code", "state", "nonce")
+_LONELY = re.compile(
+    rf"(?P<name>(?:{'|'.join(_LONELY_WORDS)}){_SOON}(?:"
+    + "|".join(
+        rf"(?<![a-z0-9_-]{word})|(?<=%[0-9a-f][0-9a-f]{word})"
+        rf"|(?<=%25[0-9a-f][0-9a-f]{word})"
+        for word in _LONELY_WORDS
+    )
+    + rf")(?:{_AFTER_QUOTE}(?P<quoted>)|{_EQUALS})){_VALUE}",
+    re.IGNORECASE,
 )
 # The private members of a JWK (RFC 7518 section 6); single letters, so quoted only.
 _JWK = re.compile(
@@ -141,5 +160,6 @@ _PASSES: tuple[
     (("bearer", "basic", "dpop"), _SCHEME, rf"\g<name>{MASK}"),
     (("eyj", "ew", "ey", "gaaaaa"), _JOSE, MASK),
     (_PARAMETER_WORDS, _PARAMETER, _after_name),
+    (_LONELY_WORDS, _LONELY, _after_name),
     (('":', "':"), _JWK, _after_name),
 )
