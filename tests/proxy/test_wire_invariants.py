@@ -16,7 +16,6 @@ from tests.backends import Connection, answer, echoing, running
 from tests.proxy.harness import Bench, gate_to, request
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: shop.example\r\n\r\n"
-QUICK = Server(header_timeout=0.6, body_timeout=0.6, idle_timeout=0.6)
 
 
 def _statuses(said: bytes) -> list[int]:
@@ -27,7 +26,7 @@ async def test_no_spelling_of_transfer_encoding_smuggles() -> None:
     """R2: 4xx and close, or one request and nothing more."""
     cases = vectors.load("smuggler-te/te_mutations.json").values()
     assert len(cases) > 150
-    async with running(echoing) as backend, gate_to(backend, server=QUICK) as bench:
+    async with running(echoing) as backend, gate_to(backend) as bench:
         for line in cases:
             te = line.encode("latin-1")
             # CL.TE and TE.CL: each reader would find the next request elsewhere.
@@ -155,7 +154,7 @@ TARGETS = st.one_of(
 @given(targets=st.lists(TARGETS, min_size=1, max_size=12))
 async def test_any_target_is_refused_or_sent_as_it_is(targets: list[bytes]) -> None:
     """I2: 4xx, or the backend's request line holds the very bytes."""
-    async with running(echoing) as backend, gate_to(backend, server=QUICK) as bench:
+    async with running(echoing) as backend, gate_to(backend) as bench:
         for target in targets:
             if any(byte in target for byte in b"\r\n ") or len(target) < 2:
                 continue
