@@ -209,14 +209,13 @@ class JwksClient:
         In a task of its own: whoever asked first may be gone before the answer comes,
         and a client that hangs up must not make the others wait from the start.
         """
-        if held.refreshing is None and held.source is not None:
-            work = self._load(held, held.source)
-            held.refreshing = asyncio.get_running_loop().create_task(work)
+        if held.refreshing is None:
+            held.refreshing = asyncio.get_running_loop().create_task(self._load(held))
             held.refreshing.add_done_callback(lambda _task: held.refreshed())
-        if held.refreshing is not None:
-            await asyncio.wait([held.refreshing])
+        await asyncio.wait([held.refreshing])
 
-    async def _load(self, held: _Held, source: _Source) -> None:
+    async def _load(self, held: _Held) -> None:
+        assert held.source is not None, "keys of the configuration are never too old"
         # Set before the answer is there, so that a source which fails is asked as
         # seldom as one which doesn't know the key.
         timing = self._timing
@@ -224,7 +223,7 @@ class JwksClient:
         begun = self._monotonic()
         held.ask_again = begun + pause
         try:
-            self._take(held, await source.load())
+            self._take(held, await held.source.load())
             held.ask_again = begun + timing.asked_again
         except SourceFailed as why:
             self._failed(held, str(why))

@@ -663,6 +663,7 @@ async def test_a_discovered_url_leads_into_no_inner_network(address: str) -> Non
         ({"jwks_uri": "/keys"}, "no https URL"),
         ({"jwks_uri": "https:///keys"}, "no https URL"),
         ({"jwks_uri": "https://[/keys"}, "no https URL"),
+        ({"jwks_uri": "https://[::1/keys"}, "no https URL"),
         ({"jwks_uri": "http://keys.example/keys"}, "no https URL"),
         ({"jwks_uri": "http://id.example/keys"}, "no https URL"),
         ({"jwks_uri": "http://127.0.0.1/keys"}, "no https URL"),
@@ -804,7 +805,8 @@ async def test_a_pem_key_and_a_secret_are_there_from_the_start() -> None:
         algorithms=frozenset({"HS256"}),
         token_types=frozenset(),
     )
-    async with client_of(issuer(pem=OLD.pem), shared) as client:
+    fetched = issuer("https://id.example", "other")
+    async with client_of(issuer(pem=OLD.pem), shared, fetched) as client:
         key = client.find("corp", "any", "ES256")
         assert key is not None
         assert key.material == OLD.public
