@@ -144,6 +144,13 @@ def test_admin_on_loopback_takes_a_token(project: Project, token: str) -> None:
     assert "CANARY" not in repr(admin)
 
 
+def test_a_token_that_others_can_read_is_a_weakening(project: Project) -> None:
+    """R103; a Unix socket may have a token too."""
+    project.write("token", "0123456789-CANARY\n", mode=0o640)
+    project.edit("gateway.toml", ADMIN, f'{ADMIN}\ntoken = "file:token"')
+    assert "readable secret admin.token" in project.weak()
+
+
 def test_admin_may_be_closed(project: Project) -> None:
     """Then there is none, not even the socket."""
     project.edit("gateway.toml", ADMIN, 'listen = "none"')

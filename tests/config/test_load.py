@@ -243,7 +243,7 @@ def test_a_misspelt_key_never_loads(project: Project) -> None:
 
 
 def test_a_deleted_line_never_opens_a_route(project: Project) -> None:
-    """What loads without a line asks every caller for as much, or for the owner."""
+    """What loads without a line asks every route's caller for as much as before."""
     file = "policies/orders.toml"
     text = project.read(file)
     asked = {
@@ -261,8 +261,7 @@ def test_a_deleted_line_never_opens_a_route(project: Project) -> None:
         loaded += 1
         for listing in policy.listings:
             before = asked[listing.methods, listing.path]
-            owner_alone = listing.requires.startswith("requires @owner (")
-            assert listing.requires == before or owner_alone, lines[number]
+            assert listing.requires == before, lines[number]
     assert loaded > 20
 
 

@@ -90,6 +90,7 @@ def test_a_file_that_cannot_be_read_has_no_place(tmp_path: Path) -> None:
         ("x = { secret = 'CANARY', y = 1 }\n", at("x", "y")),
         ("scret = 'CANARY'\n", key("scret")),
         ("scret = { a = ['CANARY'] }\n", key("scret")),
+        ("scret = { secret = 'CANARY' }\n", key("scret")),
         ("a = 1\nscret = '''x\nCANARY'''\n", key("scret")),
         ("url = 'redis://user:CANARY@host'\n", at("url")),
         ("x = ['http://CANARY@host', 2]\n", at("x", 1)),
