@@ -104,7 +104,7 @@ def test_agrees_with_the_parsing_suite() -> None:
 
 
 OBJECTS = st.dictionaries(
-    st.text(),
+    st.text(max_size=8),
     st.recursive(
         st.none()
         | st.booleans()
@@ -112,8 +112,9 @@ OBJECTS = st.dictionaries(
         | st.floats(allow_nan=False, allow_infinity=False)
         | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        max_leaves=20,
+        max_leaves=5,
     ),
+    max_size=4,
 )
 
 
