@@ -11,14 +11,20 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.adapters.redis_store import (
+    MAX_CHECKS,
     MAX_WAITING,
     OPEN_AFTER,
     RedisRevocations,
@@ -364,7 +370,48 @@ async def test_the_crowd_that_waits_is_bounded() -> None:
         assert all(isinstance(found, Unavailable) for found in await crowd)
 
 
+async def test_who_comes_while_others_wait_has_no_longer_to_wait() -> None:
+    """The deadline is each caller's own, not that of the exchange before."""
+    async with peer(says(b"")) as store, connected(store.url) as revocations:
+        first = asyncio.ensure_future(revocations.check(ALICE))
+        while not store.commands:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Unavailable):
+            await in_time(revocations.check(ALICE))
+        with pytest.raises(Unavailable):
+            await first
+
+
+async def test_an_outage_once_known_is_everybodys() -> None:
+    """A crowd that waits when it becomes known is not tried one part after another."""
+
+    async def hang_up(_command: Command, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with peer(hang_up) as store, connected(store.url) as revocations:
+        crowd = await asyncio.gather(
+            *(revocations.check(ALICE) for _ in range(MAX_CHECKS * OPEN_AFTER * 2)),
+            return_exceptions=True,
+        )
+        assert all(isinstance(found, Unavailable) for found in crowd)
+        assert store.connections <= OPEN_AFTER
+
+
 # Whose answer it is
+
+
+async def test_who_has_left_before_is_not_asked_for() -> None:
+    """A caller who is gone costs the store nothing."""
+    async with peer(says(b"")) as store, connected(store.url) as revocations:
+        task = asyncio.ensure_future(revocations.check(ALICE))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(Unavailable):
+            await revocations.revoke(entry("token", "t-1"))
+        (_write, check) = store.commands
+        assert check[2] == b"0"
 
 
 async def test_a_caller_who_leaves_takes_nobody_elses_answer_along(
@@ -463,7 +510,7 @@ async def test_a_write_counts_when_it_is_acknowledged(said: bytes) -> None:
 
     async def answer(command: Command, writer: asyncio.StreamWriter) -> None:
         if int(command[2]) == 1:
-            number = command[5]
+            number = command[4]
             writer.write(b"*2\r\n$%d\r\n%b\r\n%b" % (len(number), number, said))
         else:
             writer.write(nothing_revoked(command))
@@ -584,3 +631,54 @@ def test_a_url_that_says_something_else_is_refused(url: str) -> None:
         RedisRevocations(url, CLOCK)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1 that is its own CA, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "redis")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    public, private = directory / "redis.crt", directory / "redis.key"
+    public.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return public, private
+
+
+async def test_a_store_behind_tls_is_verified(tmp_path: Path) -> None:
+    """With its CA in the URL it answers; without, it is nobody we know."""
+    public, private = certificate(tmp_path)
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    options += ["--tls-cert-file", str(public), "--tls-key-file", str(private)]
+    options += ["--tls-ca-cert-file", str(public)]
+    with start_redis(*options) as _server:
+        url = f"rediss://127.0.0.1:{port}/0"
+        async with connected(
+            f"{url}?ssl_ca_certs={public}", deadline=PATIENT
+        ) as revocations:
+            await revocations.revoke(entry("token", "t-1"))
+            assert await revocations.check(ALICE)
+        async with connected(url, deadline=PATIENT) as revocations:
+            with pytest.raises(Unavailable):
+                await revocations.check(ALICE)

@@ -98,8 +98,9 @@ async def test_a_later_write_never_shortens_a_life(
     revocations: RevocationList, order: tuple[float, float]
 ) -> None:
     """The longest of the lives given to an entry is its own."""
-    for life in order:
-        await revocations.revoke(entry("token", "t-1", life=life))
+    for cutoff, life in enumerate(order):
+        # Also where it raises the cut-off.
+        await revocations.revoke(entry("token", "t-1", cutoff=cutoff, life=life))
     await asyncio.sleep(0.2)
 
     assert await revocations.check(principal("t-1"))
