@@ -62,6 +62,7 @@ _EXPECT: message.Field = (b"expect", b"100-continue")
 _QUEUE = 64 * 1024
 _CONTINUE = 100
 _REQUEST_ID = 16  # random bytes
+_DECIDED = (Permit, Denial)
 _BODILESS = frozenset({204, 304})
 
 
@@ -197,7 +198,7 @@ class Exchange:
             )
             now = self._time
             outcome = gate.decide_now(head, now)
-            if isinstance(outcome, Permit | Denial):
+            if isinstance(outcome, _DECIDED):
                 self._decided(outcome, head, now)
             else:
                 port.spawn(self._decide(outcome, head, now))
@@ -544,14 +545,15 @@ class Exchange:
         entry = Entry(
             self._time,
             self.request_id,
-            status=self.status or None,
-            method=self.method.decode("latin-1") if head is None else head.method,
+            "error" if permit is None else "permit",
+            self.failure or None,
+            self.status or None,
+            self.method.decode("latin-1") if head is None else head.method,
             path=path,
             generation=gate.generation,
             bytes_in=self.received,
             bytes_out=self.sent,
             ms=(now - self.started) * 1000,
-            client=self.client.peer.address,
         )
         known: Permit | Denial | Unavailable | None = permit
         if denial is not None:
@@ -560,14 +562,13 @@ class Exchange:
         elif self.outage is not None:
             known = self.outage
             entry.decision, entry.reason = "outage", self.outage.dependency
-        elif permit is not None:
-            entry.decision, entry.reason = "permit", self.failure or None
-        else:
-            entry.reason = self.failure
         if known is not None:
-            entry.route = None if known.route is None else known.route.id
             entry.principal = known.principal
-        if head is not None:
+            if known.route is not None:
+                entry.route = known.route.id
+        if head is None:
+            entry.client = self.client.peer.address
+        else:
             entry.host, entry.client = head.host, head.client
             entry.trace_id = self._traceparent[3:35].decode("ascii")
             entry.token_hash = gate.token_hash(head) or None

@@ -341,8 +341,6 @@ class Front(asyncio.Protocol):
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
-            if self._deaf:
-                raise _Stop from None
             self._parser = httptools.HttpRequestParser(self)
             self._parse(bytes(data[stopped.args[0] :]))
             return
