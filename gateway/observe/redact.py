@@ -19,18 +19,22 @@ from collections.abc import Callable
 MASK = "[redacted]"
 
 # Quotes, as they look from outside: ', ", and inside another literal \", \\\".
-# A literal ends with the quote it began with; one with more backslashes before it is
-# part of the value. Without an end, the value is the rest of the line.
 _QUOTE = r"""\\{0,15}["']"""
+# A literal ends with the quote it began with, k backslashes included. A run of others
+# before that character makes it a part of the value; but pairs of escaped backslashes
+# at the value's end, 2k + 2 for each, may stand before its end or, inside yet another
+# literal, not. Then, and without any end, the value is the rest of the line.
 _LITERAL = (
-    rf"""[bBrRuU]{{0,2}}(?P<N>{_QUOTE})"""
-    r"""(?:[^\\\n"']|\\++[^\\\n"']|(?!(?P=N))\\*+["'])*+"""
+    r"""[bBrRuU]{0,2}(?P<N>(?P<kN>\\{0,15})["'])"""
+    r"""(?:[^\\\n"']|\\++[^\\\n"']"""
+    r"""|(?:(?P=kN)(?P=kN)\\\\)++(?P=N)[^\n]*+"""
+    r"""|(?!(?P=N))\\*+["'])*+"""
     r"""(?P=N)?+"""
 )
 
 
 def _literal(name: str) -> str:
-    return _LITERAL.replace("N>", f"{name}>").replace("=N)", f"={name})")
+    return _LITERAL.replace("N>", f"{name}>").replace("N)", f"{name})")
 
 
 # From a name to its value: `: `, `=`, `': b'`, `', '`, `", "value": "`, `%3D`. A comma

