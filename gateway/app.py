@@ -330,7 +330,7 @@ class Gateway:
         await self.port.start(settings.server.listen)
         self._started = True
 
-    async def aclose(self, grace: float = 5.0) -> None:
+    async def aclose(self, grace: float = 20.0) -> None:
         """Stop accepting, give what is in flight *grace* seconds, close the rest."""
         self._started = False
         if self.port is not None:

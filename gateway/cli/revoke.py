@@ -81,6 +81,8 @@ def _tell_the_gateway(loaded: Loaded, order: RevocationOrder) -> float:
         raise click.UsageError(
             "the store is this gateway's memory: an [admin] port is needed to tell it"
         )
+    if admin.listen.path and not Path(admin.listen.path).is_socket():
+        raise Unavailable("the gateway's admin port")
     name = next(key for key, kind in NAMES.items() if kind == order.kind)
     said = {"issuer": order.issuer, name: order.value, "reason": order.reason}
     headers = {"authorization": f"Bearer {admin.token}"} if admin.token else {}

@@ -111,7 +111,9 @@ async def test_the_application_can_verify_the_identity_in_place(tmp_path: Path) 
 
     wrapped: Any = None
     verifier = Verifier(
-        keys=lambda: wrapped.engine.key_set(), issuer=IDENTITY, audience="orders"
+        keys=lambda: wrapped.engine.key_set(),  # noqa: PLW0108  (made below)
+        issuer=IDENTITY,
+        audience="orders",
     )
     wrapped = guard(site, IdentityMiddleware(app, verifier))
     async with client(wrapped) as http:

@@ -1,0 +1,60 @@
+"""gateway.cli.serve: how a gateway that can't start ends."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from gateway.cli.serve import coloured
+from gateway.observe.access import Entry
+from tests.site import Site
+
+
+def serve(config: Path) -> tuple[int, str]:
+    """Run the command, which is not expected to stay."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "-c", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_taken_port_is_named_and_the_exit_code_is_one(tmp_path: Path) -> None:
+    """Without a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        site = Site(tmp_path, listen=f"127.0.0.1:{port}")
+        status, said = serve(site.write())
+
+    assert status == 1
+    assert "cannot start" in said
+    assert str(port) in said
+    assert "Traceback" not in said
+
+
+def test_a_key_file_that_holds_no_key_is_a_configuration_problem(
+    tmp_path: Path,
+) -> None:
+    """It is named, and nothing of what is in it."""
+    site = Site(tmp_path)
+    config = site.write()
+    (tmp_path / "identity" / "1.pem").write_text("not a key, but secret")
+
+    status, said = serve(config)
+
+    assert status == 3
+    assert "1.pem" in said
+    assert "but secret" not in said
+
+
+def test_a_line_for_a_person_ends() -> None:
+    """It holds the reason of a denial."""
+    line = coloured(Entry(0.0, "r", decision="deny", reason="token.expired"))
+
+    assert line.endswith(b"\n")
+    assert b"token.expired" in line
