@@ -275,7 +275,7 @@ class Exchange:
             connection = await self._pool.connect()
             if self.over:
                 # Its client went away meanwhile; the next one may have it unused.
-                self._pool.give(connection)
+                self._pool.give(connection, self.port.clock.monotonic())
                 return
             self._attach(connection, self.port.clock.monotonic())
             self.flush()
@@ -368,11 +368,11 @@ class Exchange:
             self._expects = False
             self.client.write(message.CONTINUE)
 
-    def on_answer(self, status: int, headers: Headers, body: Body) -> None:
+    def on_answer(self, status: int, headers: Headers, body: Body, now: float) -> None:
         self.status = status
         permit = self.permit
         assert permit is not None
-        self._upstream_time = self.port.clock.monotonic() - self._sending_since
+        self._upstream_time = now - self._sending_since
         fields = self.gate.hygiene.to_client(
             headers, vary=permit.route.access != "public"
         )
@@ -412,14 +412,14 @@ class Exchange:
                 self._is_paused = True
                 self.connection.pause()
 
-    def on_end(self) -> None:
+    def on_end(self, now: float) -> None:
         self.connection = None
         if self._to_client_chunked:
             self._out.append(message.LAST_CHUNK)
         out = self._out
         if out:
             self.client.write(out[0] if len(out) == 1 else b"".join(out))
-        self._end(keep=self._keep)
+        self._end(now, keep=self._keep)
 
     def on_failure(self, kind: UpstreamFailure, *, unanswered: bool) -> None:
         self.connection = None
@@ -498,14 +498,13 @@ class Exchange:
         else:
             self.sent = len(answer.body)
             client.write(head + answer.body)
-        self._end(keep=keep)
+        self._end(self.port.clock.monotonic(), keep=keep)
 
     def _abort(self) -> None:
         self._log(self.port.clock.monotonic())
         self.client.abort()
 
-    def _end(self, *, keep: bool) -> None:
-        now = self.port.clock.monotonic()
+    def _end(self, now: float, *, keep: bool) -> None:
         self._log(now)
         self.client.done(self, keep=keep, now=now)
 

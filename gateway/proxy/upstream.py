@@ -50,13 +50,15 @@ class Sink(Protocol):
     """Where an answer goes: the exchange."""
 
     def on_interim(self, status: int) -> None: ...
-    def on_answer(self, status: int, headers: Headers, body: Body) -> None: ...
+    def on_answer(
+        self, status: int, headers: Headers, body: Body, now: float
+    ) -> None: ...
     def on_content(self, content: bytes) -> None: ...
     def on_progress(self) -> None:
         """Learn that one read has been delivered."""
         ...
 
-    def on_end(self) -> None: ...
+    def on_end(self, now: float) -> None: ...
     def on_failure(self, kind: UpstreamFailure, *, unanswered: bool) -> None:
         """Learn that no (further) answer comes.
 
@@ -89,6 +91,7 @@ class UpstreamConnection(asyncio.Protocol):
     _complete = False
     _stale = False  # the parser stopped in the middle of something
     _reusable = False
+    _now = 0.0  # monotonic seconds, of the read in hand
     _request_sent = False
     _total_at: float = NEVER
 
@@ -186,6 +189,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
             return
         self._answered = True
+        now = self._now = self._monotonic()
         try:
             room = MAX_HEAD - self._unread
             if self._in_head and len(data) > room:
@@ -206,7 +210,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(sink, error)
             return
         if not self._complete:
-            self._wait(self._monotonic() + self._timeout.idle)
+            self._wait(now + self._timeout.idle)
             sink.on_progress()
             return
         self.sink = None
@@ -215,10 +219,10 @@ class UpstreamConnection(asyncio.Protocol):
             and self._request_sent
             and not self.transport.get_write_buffer_size()
         ):
-            self._pool.give(self)
+            self._pool.give(self, now)
         else:
             self.transport.abort()
-        sink.on_end()
+        sink.on_end(now)
 
     def eof_received(self) -> None:
         """Let the transport close itself; connection_lost follows."""
@@ -230,7 +234,7 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is None:
             return
         if self._until_close and exc is None:
-            sink.on_end()
+            sink.on_end(self._monotonic())
         else:
             sink.on_failure(
                 UpstreamFailure.BROKE,
@@ -280,7 +284,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._unread = 0
         self._reusable = parser.should_keep_alive()
         self._until_close = body.until_close
-        sink.on_answer(status, headers, body)
+        sink.on_answer(status, headers, body, self._now)
         if self._method == "HEAD":
             self._complete = self._stale = True
 
@@ -400,12 +404,12 @@ class Pool:
             )
         return connection
 
-    def give(self, connection: UpstreamConnection) -> None:
+    def give(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection on which nothing is left to come."""
         if self._retired or len(self._idle) >= self.upstream.max_idle:
             connection.drop()
             return
-        connection.deadline = self.clock.monotonic() + self.upstream.keep_alive
+        connection.deadline = now + self.upstream.keep_alive
         self._idle.append(connection)
 
     def leave(self, connection: UpstreamConnection) -> None:
