@@ -43,7 +43,7 @@ ONLY_IN: dict[str, str] = {
     "jwt": "tokens identity backend cli",
     "pydantic": "config",
     "redis": "adapters",
-    "starlette": "asgi",
+    "starlette": "asgi app",
     "uvicorn": "asgi",
     "uvloop": "app cli",
 }
