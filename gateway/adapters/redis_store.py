@@ -8,29 +8,21 @@ leave an answer behind for the next one (CVE-2023-28858, I7). Whatever goes wron
 an Unavailable within the deadline, never an answer (R60), and a connection on which
 anything went wrong is not used again.
 
-Imports: gateway.clock, gateway.model, gateway.revocation.entries, hiredis, redis.
+Imports: gateway.adapters.redis_line, gateway.clock, gateway.model,
+gateway.revocation.entries.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import itertools
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import hiredis
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as ConnectionBroken
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-
+from gateway.adapters.redis_line import Call, Garbled, Line, Script
 from gateway.clock import Clock
 from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import (
@@ -56,7 +48,7 @@ MAX_WRITES = 64  # in one exchange, so that a bulk of them does not hold up chec
 # `#!lua` without flags makes Redis refuse the script where it would refuse a write:
 # on a replica, which may not have heard of a revocation yet, and on a store too full
 # to take one. Such a store is away.
-_CHECK = b"""#!lua
+_CHECK = Script(b"""#!lua
 local reply = {ARGV[1]}
 for place, key in ipairs(KEYS) do
   local held = redis.pcall('GET', key)
@@ -67,10 +59,10 @@ for place, key in ipairs(KEYS) do
   reply[place + 1] = held
 end
 return reply
-"""
+""")
 # A union: the later cut-off and the later end win, in whichever order they come, and
 # what this version can't read stays as it is.
-_REVOKE = b"""#!lua
+_REVOKE = Script(b"""#!lua
 local key, value, life = KEYS[1], ARGV[2], ARGV[3]
 local held = redis.pcall('GET', key)
 if type(held) == 'table' and held.err then
@@ -87,30 +79,7 @@ else
   redis.call('SET', key, value, 'PX', life)
 end
 return {ARGV[1], 'revoked'}
-"""
-
-
-# Redis knows a script it has run by this digest.
-_DIGEST = {
-    script: hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
-    for script in (_CHECK, _REVOKE)
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One run of a script."""
-
-    script: bytes
-    keys: tuple[bytes, ...]
-    args: tuple[bytes, ...]  # the first is the number that the reply repeats
-
-    def packed(self, *, whole: bool) -> bytes:
-        script = self.script
-        head = (b"EVAL", script) if whole else (b"EVALSHA", _DIGEST[script])
-        command: Any = (*head, b"%d" % len(self.keys), *self.keys, *self.args)
-        packed: bytes = hiredis.pack_command(command)
-        return packed
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +104,9 @@ class RedisRevocations:
     """
 
     def __init__(self, url: str, clock: Clock, *, deadline: float = 0.150) -> None:
-        self._connect = _connector(url, deadline)
+        self._line = Line(url, connect_timeout=deadline)
         self._clock = clock
         self._deadline = deadline
-        self._numbers = itertools.count(1)
-        self._connection: AbstractConnection | None = None
         self._checks: deque[_Waiting] = deque()
         self._writes: deque[_Waiting] = deque()
         # Not app.spawn: these two live no longer than their exchange or the outage,
@@ -182,10 +149,7 @@ class RedisRevocations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._give_up()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(RedisError):
-                await connection.disconnect()
+        await self._line.aclose()
 
     async def _ask(
         self,
@@ -241,27 +205,18 @@ class RedisRevocations:
         error: Exception | None
         try:
             async with asyncio.timeout(self._deadline):
-                reused = self._connection is not None
-                try:
-                    error = await self._talk(checks, writes)
-                except (ConnectionBroken, _Garbled):
-                    # The other end may have hung up while nobody looked: that says
-                    # nothing about the store. Both scripts may run twice.
-                    if not reused:
-                        raise
-                    await self._drop()
-                    error = await self._talk(checks, writes)
+                error = await self._talk(checks, writes)
         except Exception as caught:  # noqa: BLE001  (a parser fed with anything at all)
             error = caught
         except BaseException:
-            await self._drop()
+            await self._line.drop()
             raise
         if error is None:
             self._succeeded()
         else:
             # Also after a mere error reply: a store that has become a replica may by
             # now be another one behind the same name.
-            await self._drop()
+            await self._line.drop()
             self._failed(error)
 
     async def _talk(
@@ -277,16 +232,16 @@ class RedisRevocations:
         for check in checks:
             keys.update(check.keys)
         calls = [
-            _Call(_REVOKE, (key,), (self._number(), value, life))
+            Call(_REVOKE, (key,), (value, life))
             for key, value, life in (write.write for write in writes)
         ]
-        calls.append(_Call(_CHECK, tuple(keys.values()), (self._number(),)))
-        *written, held = await self._run(calls)
+        calls.append(Call(_CHECK, tuple(keys.values())))
+        *written, held = await self._line.run(calls)
 
         for write, reply in zip(writes, written, strict=True):
             if isinstance(reply, list):
                 if reply != [b"revoked"]:
-                    raise _Garbled
+                    raise Garbled
                 _answer(write, {})
         if isinstance(held, list):
             found = _read(keys, held)
@@ -294,39 +249,6 @@ class RedisRevocations:
                 _answer(check, found)
         errors = (reply for reply in (held, *written) if isinstance(reply, Exception))
         return next(errors, None)
-
-    async def _run(self, calls: list[_Call]) -> list[list[Any] | ResponseError]:
-        """Return the replies to *calls*, in one round trip.
-
-        A second one, with the scripts' text, follows if the store has been restarted
-        and knows them no more.
-        """
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._connect()
-            await connection.connect()  # type: ignore[no-untyped-call]
-        replies = await _round_trip(connection, calls, whole=False)
-        unknown = [
-            place
-            for place, reply in enumerate(replies)
-            if isinstance(reply, NoScriptError)
-        ]
-        if unknown:
-            again = await _round_trip(
-                connection, [calls[place] for place in unknown], whole=True
-            )
-            for place, reply in zip(unknown, again, strict=True):
-                replies[place] = reply
-        return replies
-
-    def _number(self) -> bytes:
-        return b"%d" % next(self._numbers)
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(RedisError, OSError):
-                await connection.disconnect(nowait=True)
 
     def _succeeded(self) -> None:
         self._failures = 0
@@ -361,79 +283,10 @@ class RedisRevocations:
             queue.clear()
 
 
-class _Garbled(Exception):  # noqa: N818  (what the other end said)
-    """A reply that is none to what was asked."""
-
-
-def _connector(url: str, deadline: float) -> Callable[[], AbstractConnection]:
-    """Return what makes a connection to *url*."""
-    try:
-        options: dict[str, Any] = dict(parse_url(url))
-    except ValueError:
-        # "Port could not be cast to integer value as 'half of the password'".
-        raise ValueError(
-            "[store] url is not a redis://, rediss:// or unix:// URL"
-        ) from None
-    kind = options.pop("connection_class", Connection)
-    # A query string must not bring back what is settled here: retries, longer
-    # timeouts, decoding. What it may say is about TLS, and the database.
-    for name in options:
-        if name not in _FROM_URL and not name.startswith("ssl_"):
-            raise ValueError(f"[store] url does not take {name!r}")
-    options |= {
-        "retry": Retry(NoBackoff(), 0),
-        # The deadline around a whole exchange bounds each part of it. A second one
-        # within would cost a task for each write (Python 3.11), a fifth of a check.
-        "socket_timeout": None,
-        "socket_connect_timeout": deadline,
-        "client_name": "auth-gateway",
-        "decode_responses": False,
-        "protocol": 2,  # no pushes, and what RESP3 adds is not used
-    }
-    if "path" not in options:
-        options["socket_keepalive"] = True
-
-    def connect() -> AbstractConnection:
-        connection: AbstractConnection = kind(**options)
-        # No CLIENT SETINFO: two round trips more for a new connection, and one more
-        # command to allow. How to say so depends on the version of redis-py.
-        for name in ("driver_info", "lib_name", "lib_version"):
-            setattr(connection, name, None)
-        return connection
-
-    try:
-        connect()
-    except Exception:  # noqa: BLE001  (an option that its class does not know)
-        raise ValueError("[store] url has an option that is none") from None
-    return connect
-
-
-_FROM_URL = {"host", "port", "path", "db", "username", "password"}
-
-
-async def _round_trip(
-    connection: AbstractConnection, calls: list[_Call], *, whole: bool
-) -> list[list[Any] | ResponseError]:
-    await connection.send_packed_command(
-        b"".join([call.packed(whole=whole) for call in calls]), check_health=False
-    )
-    replies: list[list[Any] | ResponseError] = []
-    for call in calls:
-        try:
-            reply = await connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            replies.append(error)
-            continue
-        if not isinstance(reply, list) or reply[:1] != [call.args[0]]:
-            raise _Garbled
-        replies.append(reply[1:])
-    return replies
-
-
 def _read(keys: dict[bytes, bytes], held: list[Any]) -> dict[bytes, float | None]:
     """Return the cut-off for each name in *keys*."""
     if not all(value is None or isinstance(value, bytes) for value in held):
-        raise _Garbled
+        raise Garbled
     return {
         name: None if value is None else cutoff_of(value)
         for name, value in zip(keys, held, strict=True)  # one too few is an error

@@ -11,15 +11,10 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -213,7 +208,7 @@ async def test_a_store_that_does_not_know_us_is_an_outage(user: str) -> None:
         b"$-1\r\n",
         b"*-1\r\n",
         b"*0\r\n",
-        b"*5\r\n$1\r\n1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n",  # at times the right number
+        b"*5\r\n$1\r\n0\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n",  # to another question
         b"*5\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n",
         b"*1000000\r\n",
         b"$1000000000\r\n",
@@ -226,14 +221,7 @@ async def test_a_store_that_does_not_know_us_is_an_outage(user: str) -> None:
 )
 async def test_no_answer_but_the_right_one_is_an_answer(reply: bytes) -> None:
     """Errors, silence, and what is not RESP or not a reply to this: all an outage."""
-
-    async def answer(command: Command, writer: asyncio.StreamWriter) -> None:
-        # Not by luck: the reply above that would be right is one for another number.
-        command[-1] = b"0"
-        writer.write(reply)
-
-    async with peer(answer) as store, connected(store.url) as revocations:
-        revocations._numbers.__next__()  # so that no number is 1
+    async with peer(says(reply)) as store, connected(store.url) as revocations:
         await assert_away(revocations, times=3)
 
 
@@ -481,7 +469,6 @@ async def test_checks_of_one_moment_are_one_question(
 
         statistics = redis_server.command("INFO", "commandstats").decode()
         assert "cmdstat_evalsha:calls=1," in statistics
-        assert "name=auth-gateway" in redis_server.command("CLIENT", "LIST").decode()
 
 
 async def test_one_write_that_is_refused_spoils_no_check() -> None:
@@ -598,87 +585,3 @@ async def test_a_user_with_the_documented_commands_is_enough(binary: str) -> Non
             await revocations.revoke(entry("token", "t-1"))
             await revocations.revoke(entry("token", "t-1", cutoff=5.0, life=900.0))
             assert await revocations.check(ALICE)
-
-
-# How to reach it
-
-
-async def test_a_store_can_be_reached_through_a_unix_socket(
-    redis_server: RedisServer,
-) -> None:
-    """As with unix:///run/redis.sock."""
-    async with connected(redis_server.unix_url, deadline=PATIENT) as revocations:
-        await revocations.revoke(entry("token", "t-1"))
-        assert await revocations.check(ALICE)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1/",
-        "memory",
-        "",
-        "redis://:hunter2hunter2/x@127.0.0.1",  # a password that is no port
-        "redis://:hunter2hunter2@127.0.0.1/?decode_responses=true",
-        "redis://:hunter2hunter2@127.0.0.1/?socket_timeout=60",
-        "redis://:hunter2hunter2@127.0.0.1/?ssl_nonsense=1",
-        "redis://:hunter2hunter2@[::1",
-    ],
-)
-def test_a_url_that_says_something_else_is_refused(url: str) -> None:
-    """At start, in words that do not quote it: there is a password in it."""
-    with pytest.raises(ValueError, match=r"\[store\] url") as caught:
-        RedisRevocations(url, CLOCK)
-    assert "hunter2" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
-def certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a certificate for 127.0.0.1 that is its own CA, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "redis")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    public, private = directory / "redis.crt", directory / "redis.key"
-    public.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return public, private
-
-
-async def test_a_store_behind_tls_is_verified(tmp_path: Path) -> None:
-    """With its CA in the URL it answers; without, it is nobody we know."""
-    public, private = certificate(tmp_path)
-    port = free_port()
-    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
-    options += ["--tls-cert-file", str(public), "--tls-key-file", str(private)]
-    options += ["--tls-ca-cert-file", str(public)]
-    with start_redis(*options) as _server:
-        url = f"rediss://127.0.0.1:{port}/0"
-        async with connected(
-            f"{url}?ssl_ca_certs={public}", deadline=PATIENT
-        ) as revocations:
-            await revocations.revoke(entry("token", "t-1"))
-            assert await revocations.check(ALICE)
-        async with connected(url, deadline=PATIENT) as revocations:
-            with pytest.raises(Unavailable):
-                await revocations.check(ALICE)
