@@ -137,7 +137,7 @@ class Engine:
                 name for identity in self._identities() for name in identity.headers
             ),
         )
-        self._token_hash = TokenHash(secrets.token_bytes(32))
+        self._token_names = TokenHash(secrets.token_bytes(32))
 
     @property
     def generation(self) -> str:
@@ -234,11 +234,12 @@ class Engine:
         """Return the JWK Set document that verifies our assertions."""
         return self._key_set
 
-    def _token_name(self, head: RequestHead) -> str:
+    def token_hash(self, head: RequestHead) -> str:
+        """Return the log's name for the token of *head*; "" where it has none."""
         for name, value in head.headers:
             if name == b"authorization":
                 token = value.partition(b" ")[2].strip(b" ")
-                return self._token_hash.of(token.decode("latin-1"))
+                return self._token_names.of(token.decode("latin-1"))
         return ""
 
     def _identities(self) -> list[Identity]:
@@ -279,7 +280,8 @@ class Engine:
             upstreams={**self.settings.upstreams, SELF: own},
             log=log,
             generation=self.policy.generation,
-            token_hash=self._token_name,
+            log_query=self.settings.log_query,
+            token_hash=self.token_hash,
         )
 
 

@@ -56,6 +56,21 @@ async def test_a_request_passes_the_whole_house(tmp_path: Path) -> None:
     assert entry.generation == gateway.engine.generation
 
 
+async def test_of_a_query_only_allowed_names_are_logged(tmp_path: Path) -> None:
+    """[log] query; everything else of a query may be a secret (R96)."""
+    async with running(echoing) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        site.more = '[log]\nquery = ["page"]'
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+            await http.get(
+                url(gateway) + ORDERS + "?page=2&code=s3cret",
+                headers=site.bearer("c-1"),
+            )
+
+    assert site.log[0].path == ORDERS + "?page=2"
+    assert backend.requests[0].target == ORDERS.encode() + b"?page=2&code=s3cret"
+
+
 async def test_a_claim_that_no_header_can_say_is_refused(tmp_path: Path) -> None:
     """The request ends at the gateway, with the token's fault named (R95)."""
     async with running(echoing) as backend:

@@ -63,6 +63,7 @@ class Engine(Protocol):
     def identity(
         self, permit: Permit, head: RequestHead, now: float
     ) -> Headers | Denial: ...
+    def token_hash(self, head: RequestHead) -> str: ...
 
 
 class Guard:
@@ -112,7 +113,7 @@ class Guard:
             await self._pass(passage, now)
         finally:
             took = self._engine.clock.monotonic() - began
-            self._log(passage.entry(now, took, self._engine.generation))
+            self._log(passage.entry(now, took, self._engine))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
@@ -286,13 +287,13 @@ class _Passage:
         if too_large and not self.status:
             await self._too_large()
 
-    def entry(self, now: float, seconds: float, generation: str) -> Entry:
+    def entry(self, now: float, seconds: float, engine: Engine) -> Entry:
         """Return the line of the access log.
 
         Args:
             now: When it came, Unix seconds.
             seconds: How long it took.
-            generation: Of the configuration that decided.
+            engine: What decided.
         """
         head, permit = self.head, self.permit
         decided = self.denial or self.outage or permit
@@ -303,7 +304,7 @@ class _Passage:
             status=self.status or None,
             route=route.id if route else None,
             principal=decided.principal if decided else None,
-            generation=generation,
+            generation=engine.generation,
             upstream=permit.upstream if permit else None,
             bytes_in=self.received,
             bytes_out=self.sent,
@@ -311,8 +312,9 @@ class _Passage:
         )
         if head is not None:
             entry.method, entry.host, entry.client = head.method, head.host, head.client
-            entry.path = shown(head.path)
+            entry.path = shown(head.target, engine.settings.log_query)
             entry.trace_id = trace_id_of(head.headers)
+            entry.token_hash = engine.token_hash(head) or None
         if self.denial is not None:
             entry.decision, entry.reason = "deny", str(self.denial)
         elif self.outage is not None:

@@ -95,6 +95,7 @@ async def test_the_application_receives_what_an_upstream_would(tmp_path: Path) -
     (entry,) = log
     assert (entry.decision, entry.route, entry.status) == ("permit", "orders.list", 200)
     assert entry.path == ORDERS
+    assert entry.token_hash
     assert answer.headers["x-request-id"] == entry.request_id
 
 
