@@ -106,11 +106,20 @@ body_timeout   = "200ms"
 idle_timeout   = "5s"
 """
 
-COPIES = {b"x-auth-request-user": "sub", b"x-team": "team", b"x-teams": "teams"}
+COPIES = {
+    b"x-auth-request-user": "sub",
+    b"x-roles": "roles",
+    b"x-team": "team",
+    b"x-teams": "teams",
+}
 MORE = """\
 [upstream.orders.identity]
 claims  = ["client_id", "roles", "scope"]
-headers = { "X-Auth-Request-User" = "sub", "X-Team" = "team", "X-Teams" = "teams" }
+[upstream.orders.identity.headers]
+"X-Auth-Request-User" = "sub"
+"X-Roles"             = "roles"
+"X-Team"              = "team"
+"X-Teams"             = "teams"
 """
 
 
@@ -176,8 +185,14 @@ class House:
     alice: Person
     bob: Person
 
-    def __init__(self, directory: Path, behaviour: Behaviour = telling) -> None:
-        self.site = Site(directory, server=SERVER, more=MORE, policy=POLICY)
+    def __init__(
+        self,
+        directory: Path,
+        behaviour: Behaviour = telling,
+        *,
+        site: type[Site] = Site,
+    ) -> None:
+        self.site = site(directory, server=SERVER, more=MORE, policy=POLICY)
         self.judged: dict[str, RequestHead] = {}
         self._behaviour = behaviour
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
