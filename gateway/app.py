@@ -47,7 +47,7 @@ from gateway.model import (
     Permit,
     RequestHead,
 )
-from gateway.observe.access import Entry, to_json
+from gateway.observe.access import Entry, to_json, unlogged
 from gateway.observe.token_hash import TokenHash
 from gateway.observe.writer import LogWriter
 from gateway.proxy.gate import Gate
@@ -406,13 +406,16 @@ class GatewayMiddleware(Guard):
         if service not in services:
             known = ", ".join(sorted(services))
             raise ValueError(f"no service {service!r} in the policies; known: {known}")
+        if log is None:
+            is_on = loaded.settings.log_access
+            log = LogWriter(sys.stdout.fileno(), to_json).put if is_on else unlogged
         self.engine = Engine(loaded)
         super().__init__(
             app,
             engine=self.engine,
             own=own_endpoints(self.engine.key_set),
             service=service,
-            log=log or LogWriter(sys.stdout.fileno(), to_json).put,
+            log=log,
             random=secrets.token_bytes,
         )
 

@@ -17,7 +17,7 @@ import uvloop
 from gateway.app import Gateway, serve
 from gateway.cli.common import EXIT_CONFIG, config_option, loaded_or_exit
 from gateway.config.load import Loaded
-from gateway.observe.access import Entry, to_colour, to_json
+from gateway.observe.access import Entry, to_colour, to_json, unlogged
 from gateway.observe.logs import LineHandler, install
 from gateway.observe.writer import LogWriter
 
@@ -68,13 +68,14 @@ def run(
         json_lines: Whether all other logs, on stderr, are JSON too.
     """
     access = LogWriter(sys.stdout.fileno(), line)
+    log = access.put if loaded.settings.log_access else unlogged
     others = LogWriter[bytes](sys.stderr.fileno(), bytes)
     install(LineHandler(others.put, json_lines=json_lines))
     failure = ""
     status = 1
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(loaded, access.put, on_ready=on_ready))
+            runner.run(serve(loaded, log, on_ready=on_ready))
     except ValueError as error:  # a key file that holds no such key
         failure, status = str(error), EXIT_CONFIG
     except OSError as error:

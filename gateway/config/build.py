@@ -173,6 +173,8 @@ def build_headers(
 
 def check_log(table: written.Log, found: Findings) -> frozenset[str]:
     """Return the query names that the log may show; no credential's (R96)."""
+    if not table.access:
+        found.weak(("log", "access"), "no access log")
     for index, name in enumerate(table.query):
         if name.lower() in NEVER_LOGGED:
             found.problem(

@@ -330,6 +330,7 @@ class Check(Table):
 class Log(Table):
     """The access log."""
 
+    access: bool = key("Write a line for each request.", default=True)
     query: list[Text] = key(
         "Names of query parameters whose values may appear; others never do.", []
     )

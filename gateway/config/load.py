@@ -151,6 +151,7 @@ def load(
         identity=identity,
         headers=headers,
         upstreams=upstreams,
+        log_access=table.log.access,
         log_query=query,
         weakenings=(*found.weakenings, *_weak_routes(policy, hidden)),
         accepted=tuple(accept.what for accept in table.check.accept),

@@ -202,6 +202,7 @@ class Settings(Quiet):
     identity: Identity | None
     headers: HeaderRules
     upstreams: Mapping[str, Upstream]
+    log_access: bool = True
     log_query: frozenset[str] = frozenset()  # query names the access log may show
     weakenings: tuple[Weakening, ...] = ()
     accepted: tuple[str, ...] = ()  # [[check.accept]] what

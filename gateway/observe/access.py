@@ -96,6 +96,10 @@ def shown(target: bytes, allowed: frozenset[str] = frozenset()) -> str:
     return text
 
 
+def unlogged(_: Entry) -> None:
+    """Take an entry and write nothing, for `[log] access = false`."""
+
+
 def to_json(entry: Entry) -> bytes:
     """Return the line of *entry*, with its line end."""
     line = _line(entry, quote)

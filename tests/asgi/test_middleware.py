@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -167,6 +168,22 @@ async def test_a_route_of_another_service_does_not_lead_here(tmp_path: Path) -> 
 
     assert answer.status_code == 404
     assert not app.scopes
+
+
+@pytest.mark.parametrize(("said", "lines"), [("true", 1), ("false", 0)])
+async def test_its_own_log_is_the_access_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, lines: int
+) -> None:
+    """Without `log` it writes to stdout, unless `[log] access` is false."""
+    site, written = Site(tmp_path), list[Entry]()
+    site.more = f"[log]\naccess = {said}"
+    writer = SimpleNamespace(put=written.append)
+    monkeypatch.setattr("gateway.app.LogWriter", lambda *_: writer)
+    made = GatewayMiddleware(App(), config=site.write(), service="orders")
+    async with client(made) as http:
+        await http.get("/api/orders/status")
+
+    assert len(written) == lines
 
 
 async def test_an_unknown_service_does_not_start(tmp_path: Path) -> None:

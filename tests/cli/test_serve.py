@@ -1,14 +1,20 @@
-"""gateway.cli.serve: how a gateway that can't start ends."""
+"""gateway.cli.serve: how a gateway that can't start ends, and what one prints."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import httpx2
+import pytest
 
 from gateway.cli.serve import coloured
 from gateway.observe.access import Entry
+from tests.redis_server import free_port
 from tests.site import Site
 
 
@@ -58,3 +64,31 @@ def test_a_line_for_a_person_ends() -> None:
 
     assert line.endswith(b"\n")
     assert b"token.expired" in line
+
+
+@pytest.mark.parametrize(("said", "lines"), [("true", 1), ("false", 0)])
+def test_the_access_log_can_be_turned_off(
+    tmp_path: Path, said: str, lines: int
+) -> None:
+    """`[log] access = false`: nothing on stdout, the other log goes on."""
+    port = free_port()
+    site = Site(tmp_path, listen=f"127.0.0.1:{port}")
+    site.more = f"[log]\naccess = {said}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", "-c", str(site.write())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status, until = 0, time.monotonic() + 30
+    while not status and process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(httpx2.TransportError):
+            url = f"http://127.0.0.1:{port}/nowhere"
+            status = httpx2.get(url, trust_env=False).status_code
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+
+    assert status == 404
+    assert len(out.splitlines()) == lines
+    assert "listening on" in err

@@ -201,6 +201,15 @@ def test_to_trust_everybody_is_a_weakening(project: Project, network: str) -> No
     assert "everybody is trusted" in project.weak()
 
 
+def test_no_access_log_is_a_weakening(project: Project) -> None:
+    """It is on unless somebody turns it off, and then that is shown."""
+    assert project.load().settings.log_access
+    assert "no access log" not in project.weak()
+    project.append("gateway.toml", "[log]\naccess = false\n")
+    assert not project.load().settings.log_access
+    assert "no access log" in project.weak()
+
+
 def test_query_names_that_a_log_may_show(project: Project) -> None:
     """No other value of a query is ever in it."""
     project.append("gateway.toml", '[log]\nquery = ["page"]\n')
