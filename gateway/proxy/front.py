@@ -338,11 +338,16 @@ class Front(asyncio.Protocol):
         assert parser is not None
         between = self._reading is None and not self._in_head
         self._begun = 0
+        rest = None
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
+            rest = bytes(data[stopped.args[0] :])
+        if rest is not None:
+            # Not in the handler: an exception raised there would be told apart by the
+            # wrong context, and a refusal be taken for a bug.
             self._parser = httptools.HttpRequestParser(self)
-            self._parse(bytes(data[stopped.args[0] :]))
+            self._parse(rest)
             return
         if self._in_head:
             # Where a head began behind another message its first bytes are not known

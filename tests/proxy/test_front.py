@@ -162,6 +162,16 @@ async def test_a_plain_upgrade_is_a_plain_request() -> None:
         assert b"http2-settings" not in backend.raw.lower()
 
 
+async def test_what_is_wrong_behind_an_upgrade_is_the_clients_fault() -> None:
+    """R33, I5: the rest is refused as it would be in a read of its own."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        fields = b"Connection: upgrade\r\nUpgrade: x\r\n"
+        wrong = b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n"
+        said = await bench.say(request(b"/up", fields) + wrong)
+        assert re.findall(rb"HTTP/1\.1 (\d+)", said) == [b"200", b"400"]
+        assert b"/x" not in backend.raw
+
+
 @pytest.mark.parametrize("step", [1, 3, 1000])
 async def test_a_request_may_come_in_pieces(step: int) -> None:
     """However it is cut, the same request arrives."""
