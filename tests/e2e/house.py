@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -200,6 +200,7 @@ class House:
         self._verified: dict[bytes, dict[str, Any]] = {}
         self._seen = 0
         self.entries: dict[str, Entry] = {}
+        self.sinks: list[Callable[[Entry], None]] = []  # who else is told of each
 
     # Life
 
@@ -310,6 +311,8 @@ class House:
     def _log(self, entry: Entry) -> None:
         assert entry.request_id not in self.entries
         self.entries[entry.request_id] = entry
+        for sink in self.sinks:
+            sink(entry)
 
     async def _logged(self, request_id: str) -> Entry:
         while request_id not in self.entries:
