@@ -146,7 +146,7 @@ class Decider:
             )
 
         credential = extract(
-            head.headers,
+            head.section,
             head.query,
             kinds=route.credentials,
             max_token=self._max_token,

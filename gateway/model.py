@@ -14,7 +14,7 @@ import enum
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in the order received; names lower-case, values without the
@@ -93,10 +93,31 @@ class Peer:
 
     address: str  # as the socket gives it, IPv4-mapped IPv6 normalised; "" for unix
     trusted: bool = False  # one of [server].trusted_proxies: its word counts (R17)
+    certificate: str | None = None  # x5t#S256 of the one it has shown in TLS (RFC 8705)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class HeaderSection:
+    """The header fields of a request, and what was found out about them.
+
+    A client sends the same fields over and over, so one section may stand for many
+    requests that came with the same bytes. It remembers what follows from these
+    fields alone, under the rules of one configuration; never a decision.
+    """
+
+    __slots__ = ("authority", "credential", "headers", "host", "lines", "token_name")
+
+    def __init__(self, headers: Headers, host: str, authority: bytes) -> None:
+        self.headers = headers
+        self.host = host  # lower-case, without port
+        self.authority = authority  # the Host field as received
+        # By gateway.wire.credential: for which kinds, and what it found.
+        self.credential: tuple[frozenset[str], Credential | Denial] | None = None
+        # By the data port: the lines for an upstream, without and with credentials.
+        self.lines: list[bytes | None] = [None, None]
+        self.token_name: str | None = None  # of the token, for the log
+
+
+class RequestHead(NamedTuple):
     """Everything of a request but its body, read once from the raw bytes.
 
     Only gateway.wire.request makes one, so that to hold it is the proof that target
@@ -117,6 +138,7 @@ class RequestHead:
     peer: Peer
     client: str  # the client's address, by R17
     request_id: str
+    section: HeaderSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +289,7 @@ class Case:
     granted: int  # permissions of the principal, as bits
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """Proof that a request was decided, and exactly what will be sent.
 
     Only gateway.decision makes one.

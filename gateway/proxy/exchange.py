@@ -25,6 +25,7 @@ from gateway.decision import Pending
 from gateway.model import (
     Denial,
     Headers,
+    HeaderSection,
     Peer,
     Permit,
     Reason,
@@ -34,7 +35,12 @@ from gateway.model import (
 from gateway.observe.access import Entry, shown
 from gateway.proxy import message
 from gateway.proxy.gate import Gate
-from gateway.proxy.upstream import Pool, UpstreamConnection, UpstreamFailed
+from gateway.proxy.upstream import (
+    KnownAnswer,
+    Pool,
+    UpstreamConnection,
+    UpstreamFailed,
+)
 from gateway.wire import problems
 from gateway.wire.forwarded import (
     TRACE_BYTES,
@@ -45,7 +51,7 @@ from gateway.wire.forwarded import (
 )
 from gateway.wire.framing import Body
 from gateway.wire.problems import Answer, UpstreamFailure
-from gateway.wire.request import read_head
+from gateway.wire.request import Scheme, read_head
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +88,7 @@ class Client(Protocol):
     """What an exchange needs of the connection it came in by."""
 
     peer: Peer
+    scheme: Scheme  # of the connection
     is_last: bool  # no further request will be read from it
     is_full: bool  # it is slow to take what was written
 
@@ -103,7 +110,7 @@ class Exchange:
         client: Its connection.
         method: As received.
         target: As received.
-        headers: As received, lower-case names.
+        headers: As received, lower-case names; or what they were read as before.
         body: How the request's body is framed.
         started: Monotonic seconds.
         modern: HTTP/1.1, not 1.0.
@@ -121,6 +128,7 @@ class Exchange:
     received = 0  # bytes of the request's body
     sent = 0  # bytes of the answer's body
     over = False
+    is_plain = False  # no body, and nothing asked for but to go on after it
     outage: Unavailable | None = None
     connection: UpstreamConnection | None = None
     _pool: Pool
@@ -145,7 +153,7 @@ class Exchange:
         client: Client,
         method: bytes,
         target: bytes,
-        headers: Headers,
+        headers: Headers | HeaderSection,
         body: Body | None,
         started: float,
         modern: bool,
@@ -182,7 +190,7 @@ class Exchange:
             head = read_head(
                 kind="http",
                 method=_METHODS.get(self.method) or self.method.decode("latin-1"),
-                scheme="http",
+                scheme=self.client.scheme,
                 target=self.target,
                 headers=self.headers,
                 peer=peer,
@@ -193,7 +201,7 @@ class Exchange:
                 self._refuse(head)
                 return
             self.head = head
-            self._traceparent = traceparent_of(self.headers) or new_traceparent(
+            self._traceparent = traceparent_of(head.headers) or new_traceparent(
                 random[_REQUEST_ID:]
             )
             now = self._time
@@ -240,14 +248,15 @@ class Exchange:
         # Strip, then sign: nothing that the client sent can name or replace what is
         # added after it (golang/go#50580, R16).
         pool = self._pool = self.port.pools[permit.upstream]
-        fields = gate.hygiene.to_upstream(
-            head.headers,
-            keep_credentials=route.pass_credentials or pool.passes_credentials,
-        )
-        if isinstance(fields, Denial):
-            self._refuse(fields)
-            return
-        fields += forwarding_fields(head, self._traceparent)
+        keep = route.pass_credentials or pool.passes_credentials
+        lines = head.section.lines[keep]
+        if lines is None:
+            passed = gate.hygiene.to_upstream(head.headers, keep_credentials=keep)
+            if isinstance(passed, Denial):
+                self._refuse(passed)
+                return
+            lines = head.section.lines[keep] = message.lines(passed)
+        fields = forwarding_fields(head, self._traceparent)
         if length is None:
             fields.append(message.CHUNKED)
         elif length or self.method in _WITH_CONTENT:
@@ -261,7 +270,7 @@ class Exchange:
             return
         fields += signed
         self._head_sent = message.request_head(
-            self.method, permit.target, pool.host or head.authority, fields
+            self.method, permit.target, pool.host or head.authority, lines, fields
         )
         monotonic = self._sending_since = self.port.clock.monotonic()
         connection = pool.take(monotonic)
@@ -421,6 +430,31 @@ class Exchange:
             self.client.write(out[0] if len(out) == 1 else b"".join(out))
         self._end(now, keep=self._keep)
 
+    def on_known(self, known: KnownAnswer, content: bytes, now: float) -> None:
+        keep = self._may_keep()
+        if not keep or not self.modern:
+            self.on_answer(known.status, known.headers, Body(known.length), now)
+            if content:
+                self.on_content(content)
+            self.on_end(now)
+            return
+        assert self.permit is not None
+        self.status = known.status
+        self.sent = known.length
+        self._upstream_time = now - self._sending_since
+        self.connection = None
+        vary = self.permit.route.access != "public"
+        lines = known.lines[vary]
+        if lines is None:
+            fields = self.gate.hygiene.to_client(known.headers, vary=vary)
+            fields.append(message.content_length(known.length))
+            lines = known.lines[vary] = message.answer_lines(known.status, fields)
+        self.client.write(
+            b"%bx-request-id: %b\r\n\r\n%b"
+            % (lines, self.request_id.encode("ascii"), content)
+        )
+        self._end(now, keep=True)
+
     def on_failure(self, kind: UpstreamFailure, *, unanswered: bool) -> None:
         self.connection = None
         if self.over:
@@ -521,8 +555,11 @@ class Exchange:
     def _name(self) -> bytes:
         port = self.port
         random = port.random(_REQUEST_ID + TRACE_BYTES)
+        headers = self.headers
         self.request_id = request_id_from(
-            self.headers, self.client.peer, random[:_REQUEST_ID]
+            headers if isinstance(headers, tuple) else headers.headers,
+            self.client.peer,
+            random[:_REQUEST_ID],
         )
         self._time = port.clock.wall()
         return random

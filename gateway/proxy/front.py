@@ -20,16 +20,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from typing import Protocol, cast
 
 import httptools
 
 from gateway.config.settings import Server
-from gateway.model import Denial, Peer, Reason
+from gateway.model import Denial, HeaderSection, Peer, Reason
 from gateway.proxy import exchange
 from gateway.proxy.exchange import Exchange
-from gateway.wire.framing import check_request
+from gateway.wire.framing import EMPTY, check_request
+from gateway.wire.request import Scheme
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +53,35 @@ _HTTP2 = (
     "with this gateway as its decision service"
 )
 _PREFACE = b"PRI * HTTP/2"  # RFC 9113 section 3.4
+# A request line that any reader takes for the same three things. Others are left to
+# the parser, and to gateway.wire.target after it.
+_LINE = re.compile(rb"(GET|HEAD|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1")
+_END = b"\r\n\r\n"
+MAX_KNOWN = 1024  # header sections kept by a port
+MAX_KNOWN_BYTES = 4096  # of one; 4 MiB in all
 
 
 class Port(exchange.Port, Protocol):
     """What a client connection needs of the port it came in by."""
+
+    known_heads: KnownHeads
 
     def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
         """Return who it is, or None where there is no room for it."""
         ...
 
     def left(self, front: Front) -> None: ...
+
+
+KnownHeads = dict[bytes, HeaderSection]
+"""What the fields of a head were read as, by their bytes, line ends included.
+
+Clients send the same fields again and again. A head that differs from an earlier one
+in its request line alone needs no parser: what these bytes mean, and that they frame no
+body and ask for nothing but to go on, is known. What is decided by them is not; that is
+decided each time. Only heads of requests that were not refused are kept, so that a
+flood of inventions displaces nothing.
+"""
 
 
 class _Stop(Exception):  # noqa: N818
@@ -72,6 +93,7 @@ class Front(asyncio.Protocol):
 
     transport: asyncio.Transport
     peer: Peer
+    scheme: Scheme = "http"
     deadline: float = NEVER  # monotonic seconds; read by the sweeper
     is_last = False  # the request in hand is the last one of this connection
     is_full = False  # the client is slow to take what we write
@@ -120,13 +142,17 @@ class Front(asyncio.Protocol):
                 self._stop_draining()
             return
         self._now = self._monotonic()
+        idle = self.current is None and not self._in_head and not self._waiting
+        if idle and self._take_known(data):
+            return
+        size = len(data)
         try:
             if (
                 self._reading is None
                 and not self._in_head
-                and len(data) <= self._server.max_head
+                and size <= self._server.max_head
             ):
-                self._feed(data, len(data))
+                self._feed(data, size)
             else:
                 self._parse(data)
         except _Stop:
@@ -142,10 +168,60 @@ class Front(asyncio.Protocol):
         current = self.current
         if current is not None:
             current.flush()
+            if (
+                idle
+                and current.is_plain
+                and not self._deaf
+                and self._reading is None
+                and not self._waiting
+                and size <= MAX_KNOWN_BYTES
+                and data.find(_END) == size - len(_END)
+            ):
+                self._learn(data, current)
             if self._waiting or self._in_head:
                 self._ahead += len(data)
                 if self._ahead > _AHEAD_BYTES or len(self._waiting) >= _AHEAD:
                     self._pause()
+
+    def _take_known(self, data: bytes) -> bool:
+        """Take *data* if it is one whole request whose fields are known."""
+        end = data.find(b"\r\n")
+        section = self._port.known_heads.get(data[end:])
+        if section is None:
+            return False
+        line = _LINE.fullmatch(data, 0, end)
+        if line is None or len(data) > self._server.max_head:
+            return False
+        method, target = line.groups()
+        self.deadline = NEVER
+        self.is_last = False
+        request = self.current = Exchange(
+            self._port,
+            self,
+            method,
+            target,
+            section,
+            EMPTY,
+            self._now,
+            modern=True,
+            keep_alive=True,
+        )
+        request.begin()
+        return True
+
+    def _learn(self, data: bytes, request: Exchange) -> None:
+        """Keep what the fields of *request*, which *data* is, were read as."""
+        head, known = request.head, self._port.known_heads
+        if head is None or request.denial is not None or request.over:
+            return
+        end = data.find(b"\r\n")
+        if _LINE.fullmatch(data, 0, end) is None:
+            # Behind an empty line, which the parser skips, the key would hold a
+            # request line, and in another request be taken for a field.
+            return
+        if len(known) >= MAX_KNOWN:
+            known.clear()
+        known[data[end:]] = head.section
 
     def eof_received(self) -> None:
         """Let the transport close itself: half a connection is none (R32)."""
@@ -179,8 +255,13 @@ class Front(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """End a wait that was too long (R5)."""
         self._now = now
-        if self._is_closing or self.is_full:
-            self.transport.abort()
+        transport = self.transport
+        if self._is_closing and self.scheme == "https" and not transport.is_closing():
+            # The linger has ended, and TLS wants a goodbye.
+            transport.close()
+            self.deadline = now + LINGER_TIME
+        elif self._is_closing or self.is_full:
+            transport.abort()
         elif self.current is not None:
             self._deaf = self.is_last = True
             self._reading = None
@@ -283,6 +364,12 @@ class Front(asyncio.Protocol):
         )
         self._reading = request
         self._received = self._quiet = 0
+        request.is_plain = (
+            request.is_read
+            and request.modern
+            and request.keep_alive
+            and not parser.should_upgrade()
+        )
         if request.is_read:
             self.deadline = NEVER
         else:
@@ -459,8 +546,10 @@ class Front(asyncio.Protocol):
         self._reading = None
         self._forget_waiting()
         transport = self.transport
-        if linger and transport.can_write_eof():
-            transport.write_eof()
+        if linger:
+            # TLS can't be closed by half. There the answer's length says where it ends.
+            if transport.can_write_eof():
+                transport.write_eof()
             if self._behind or self._held:
                 transport.resume_reading()
             self.deadline = now + LINGER_TIME

@@ -28,22 +28,45 @@ _STATUS_LINES = {
 }
 
 
+def lines(fields: Iterable[Field]) -> bytes:
+    """Return *fields* as they stand in a head, each with its line end."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
 def request_head(
-    method: bytes, target: bytes, host: bytes, fields: Iterable[Field]
+    method: bytes,
+    target: bytes,
+    host: bytes,
+    passed: bytes,
+    fields: Iterable[Field],
 ) -> bytes:
-    """Return the head of a request with *target* byte for byte (R11)."""
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n\r\n" % (
+    """Return the head of a request with *target* byte for byte (R11).
+
+    Args:
+        method: As received.
+        target: As permitted.
+        host: For the Host field.
+        passed: The lines of the client's fields that pass.
+        fields: Ours.
+    """
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n\r\n" % (
         method,
         target,
         host,
+        passed,
         b"\r\n".join(map(b": ".join, fields)),
     )
 
 
 def answer_head(status: int, fields: Iterable[Field]) -> bytes:
     """Return the head of a response; *fields* hold its framing already."""
+    return answer_lines(status, fields) + b"\r\n"
+
+
+def answer_lines(status: int, fields: Iterable[Field]) -> bytes:
+    """Return status line and *fields*, to which others may be added."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"%b%b\r\n\r\n" % (line, b"\r\n".join(map(b": ".join, fields)))
+    return b"%b%b\r\n" % (line, b"\r\n".join(map(b": ".join, fields)))
 
 
 def chunk(content: bytes) -> bytes:

@@ -20,7 +20,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.config.settings import Address
 from gateway.model import Peer
-from gateway.proxy.front import Front
+from gateway.proxy.front import Front, KnownHeads
 from gateway.proxy.gate import Gate
 from gateway.proxy.upstream import Pool
 from gateway.wire.request import peer_of
@@ -57,6 +57,7 @@ class DataPort:
         self.spawn = spawn
         self.is_draining = False
         self.fronts: set[Front] = set()
+        self.known_heads: KnownHeads = {}
         self._random = random
         self._block = b""
         self._at = 0
@@ -102,6 +103,7 @@ class DataPort:
     def replace(self, gate: Gate) -> None:
         """Decide by *gate* from the next request on."""
         self.gate = gate
+        self.known_heads = {}  # they remember what the old rules made of them
         self._renew_pools()
 
     async def close(self, grace: float) -> None:
@@ -175,6 +177,8 @@ class DataPort:
             if upstreams.get(name) != pool.upstream:
                 pool.retire()
                 self._retired.append(self.pools.pop(name))
+        for pool in self.pools.values():
+            pool.known_answers.clear()
         for name, upstream in upstreams.items():
             if name not in self.pools:
                 self.pools[name] = Pool(upstream, self.clock)

@@ -26,8 +26,29 @@ from gateway.wire.problems import UpstreamFailure
 
 NEVER = float("inf")
 MAX_HEAD = 64 * 1024  # bytes of a response head, and of trailers nobody reads (R35)
+MAX_KNOWN = 256  # heads of answers kept for an upstream
+MAX_KNOWN_BYTES = 4096  # of one; 1 MiB in all
+_END = b"\r\n\r\n"
+_BODILESS = frozenset({204, 304})
 _SWITCHING = 101
 _FIRST_FINAL = 200
+
+
+class KnownAnswer:
+    """What the head of an answer was read as, for when the same bytes come again.
+
+    Only heads that are followed by exactly the body that they declare, on a connection
+    that goes on.
+    """
+
+    __slots__ = ("headers", "length", "lines", "status")
+
+    def __init__(self, status: int, headers: Headers, length: int) -> None:
+        self.status = status
+        self.headers = headers
+        self.length = length  # of the body, in bytes
+        # By the exchange: the head for a client, without and with Vary.
+        self.lines: list[bytes | None] = [None, None]
 
 
 class UpstreamFailed(Exception):  # noqa: N818  (named as its enum is)
@@ -59,6 +80,10 @@ class Sink(Protocol):
         ...
 
     def on_end(self, now: float) -> None: ...
+    def on_known(self, known: KnownAnswer, content: bytes, now: float) -> None:
+        """Learn that the answer is *content* under a head that is known."""
+        ...
+
     def on_failure(self, kind: UpstreamFailure, *, unanswered: bool) -> None:
         """Learn that no (further) answer comes.
 
@@ -94,6 +119,8 @@ class UpstreamConnection(asyncio.Protocol):
     _now = 0.0  # monotonic seconds, of the read in hand
     _request_sent = False
     _total_at: float = NEVER
+    _is_plain = False  # the answer is one that has a body, and came alone
+    _known: KnownAnswer | None = None  # what its head was read as
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -120,6 +147,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._method = method
         self._answered = self._complete = self._request_sent = False
         self._until_close = False
+        self._known = None
+        self._is_plain = method != "HEAD"
         self._in_head = True
         self._headers = []
         self._unread = 0
@@ -188,6 +217,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.leave(self)
             self.transport.abort()
             return
+        is_first = not self._answered
+        if is_first and self._take_known(data, sink):
+            return
         self._answered = True
         now = self._now = self._monotonic()
         try:
@@ -220,9 +252,30 @@ class UpstreamConnection(asyncio.Protocol):
             and not self.transport.get_write_buffer_size()
         ):
             self._pool.give(self, now)
+            if is_first and self._known is not None:
+                self._pool.learn(data, self._known)
         else:
             self.transport.abort()
         sink.on_end(now)
+
+    def _take_known(self, data: bytes, sink: Sink) -> bool:
+        """Take *data* if it is one whole answer whose head is known."""
+        end = data.find(_END) + len(_END)
+        known = self._pool.known_answers.get(data[:end])
+        if (
+            known is None
+            or len(data) - end != known.length
+            or self._method == "HEAD"
+            or not self._request_sent
+            or self.transport.get_write_buffer_size()
+        ):
+            return False
+        now = self._monotonic()
+        self._answered = self._complete = True
+        self.sink = None
+        self._pool.give(self, now)
+        sink.on_known(known, data[end:], now)
+        return True
 
     def eof_received(self) -> None:
         """Let the transport close itself; connection_lost follows."""
@@ -273,6 +326,7 @@ class UpstreamConnection(asyncio.Protocol):
             if status == _SWITCHING:
                 raise _BrokenAnswer
             self._headers = []
+            self._is_plain = False
             sink.on_interim(status)
             return
         headers = tuple(self._headers)
@@ -284,6 +338,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._unread = 0
         self._reusable = parser.should_keep_alive()
         self._until_close = body.until_close
+        if self._is_plain and body.length is not None and status not in _BODILESS:
+            self._known = KnownAnswer(status, headers, body.length)
         sink.on_answer(status, headers, body, self._now)
         if self._method == "HEAD":
             self._complete = self._stale = True
@@ -351,6 +407,7 @@ class Pool:
             "upstream": upstream.authority.encode("ascii"),
         }.get(upstream.host, upstream.host.encode("ascii"))
         self.passes_credentials = upstream.pass_credentials
+        self.known_answers: dict[bytes, KnownAnswer] = {}
         self.connections: set[UpstreamConnection] = set()  # all: lent and idle
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
@@ -411,6 +468,15 @@ class Pool:
             return
         connection.deadline = now + self.upstream.keep_alive
         self._idle.append(connection)
+
+    def learn(self, data: bytes, known: KnownAnswer) -> None:
+        """Keep what the head of *data*, which is one whole answer, was read as."""
+        end = data.find(_END) + len(_END)
+        if end > MAX_KNOWN_BYTES or len(data) - end != known.length:
+            return
+        if len(self.known_answers) >= MAX_KNOWN:
+            self.known_answers.clear()
+        self.known_answers[data[:end]] = known
 
     def leave(self, connection: UpstreamConnection) -> None:
         """Lend *connection* no more."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 
 from gateway.model import CredentialKind, Principal, VerificationKey
@@ -123,6 +124,8 @@ class VerifiedTokens:
             self.bytes -= entry[1]
 
 
+# Hashing costs more than all else here, and the same text comes again at once.
+@lru_cache(maxsize=1024)
 def _digest(kind: CredentialKind, token: str) -> bytes:
     # No kind holds a NUL, so that no kind and token run together as another pair.
     # surrogatepass, so that any string at all has bytes of its own.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.model import Credential, Denial, Headers, Reason
+from gateway.model import Credential, Denial, Headers, HeaderSection, Reason
 
 # b64token, RFC 6750 section 2.1, without the `=` it may end in. Deleting what is
 # allowed costs a third of matching it.
@@ -42,7 +42,7 @@ _IN_QUERY = re.compile(
 
 
 def extract(
-    headers: Headers,
+    section: HeaderSection,
     query: bytes | None,
     *,
     kinds: frozenset[str],
@@ -51,7 +51,7 @@ def extract(
     """Return the one credential that counts.
 
     Args:
-        headers: Of the whole head.
+        section: The header fields; it remembers what is found in them.
         query: The raw query.
         kinds: The kinds of credential that the route accepts.
         max_token: bytes; a longer one is refused unread.
@@ -62,6 +62,17 @@ def extract(
         if (b"access" in lower or b"%" in lower) and _IN_QUERY.search(b"&" + lower):
             return Denial(Reason.CREDENTIAL_IN_QUERY)
 
+    known = section.credential
+    if known is not None and known[0] == kinds:
+        return known[1]
+    found = _presented(section.headers, kinds, max_token)
+    section.credential = (kinds, found)
+    return found
+
+
+def _presented(
+    headers: Headers, kinds: frozenset[str], max_token: int
+) -> Credential | Denial:
     single: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _SINGLE:

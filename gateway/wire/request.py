@@ -22,7 +22,14 @@ from ipaddress import (
 )
 from typing import Literal
 
-from gateway.model import Denial, Headers, Peer, Reason, RequestHead
+from gateway.model import (
+    Denial,
+    HeaderSection,
+    Headers,
+    Peer,
+    Reason,
+    RequestHead,
+)
 from gateway.wire.framing import REFUSED_METHODS, TOKEN_CHARACTERS
 from gateway.wire.target import read_target
 
@@ -56,37 +63,12 @@ _MAX_HOPS = 64
 _MAX_ADDRESS = 64  # characters; "[" 45 "]:65535" and blanks
 
 
-def read_head(
-    *,
-    kind: Literal["http", "websocket"],
-    method: str,
-    scheme: Scheme,
-    target: bytes,
-    headers: Headers,
-    peer: Peer,
-    request_id: str,
-    proxies: Networks = (),
-) -> RequestHead | Denial:
-    """Read a request head, or refuse one that can be read in two ways.
+def read_section(headers: Headers) -> HeaderSection | Denial:
+    """Read the fields of a request head, or refuse those that say two things.
 
     Args:
-        kind: What the client wants to speak.
-        method: As received; compared in its exact case (R9).
-        scheme: Of the connection.
-        target: The request target as received.
         headers: Names lower-case, values trimmed.
-        peer: The other end of the connection.
-        request_id: Names this request in logs and answers.
-        proxies: [server].trusted_proxies, for the walk through X-Forwarded-For.
     """
-    if method not in _METHODS and not _is_method(method):
-        return Denial(Reason.METHOD_UNSUPPORTED)
-
-    reading = read_target(target)
-    if isinstance(reading, Denial):
-        return reading
-    path, query, segments, escapes = reading
-
     single: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _TWICE:
@@ -99,26 +81,64 @@ def read_head(
     host = _host(authority) if len(authority) <= _MAX_HOST else ""
     if not host:
         return Denial(Reason.HOST_MALFORMED, "not a host")
+    return HeaderSection(headers, host, authority)
+
+
+def read_head(
+    *,
+    kind: Literal["http", "websocket"],
+    method: str,
+    scheme: Scheme,
+    target: bytes,
+    headers: Headers | HeaderSection,
+    peer: Peer,
+    request_id: str,
+    proxies: Networks = (),
+) -> RequestHead | Denial:
+    """Read a request head, or refuse one that can be read in two ways.
+
+    Args:
+        kind: What the client wants to speak.
+        method: As received; compared in its exact case (R9).
+        scheme: Of the connection.
+        target: The request target as received.
+        headers: Names lower-case, values trimmed; or what they were read as before.
+        peer: The other end of the connection.
+        request_id: Names this request in logs and answers.
+        proxies: [server].trusted_proxies, for the walk through X-Forwarded-For.
+    """
+    if method not in _METHODS and not _is_method(method):
+        return Denial(Reason.METHOD_UNSUPPORTED)
+
+    reading = read_target(target)
+    if isinstance(reading, Denial):
+        return reading
+    path, query, segments, escapes = reading
+
+    section = read_section(headers) if isinstance(headers, tuple) else headers
+    if isinstance(section, Denial):
+        return section
 
     client = peer.address
     if peer.trusted:
-        client = _client(headers, client, proxies)
-        scheme = _scheme(headers, scheme)
+        client = _client(section.headers, client, proxies)
+        scheme = _scheme(section.headers, scheme)
     return RequestHead(
         kind,
         method,
         scheme,
-        host,
-        authority,
+        section.host,
+        section.authority,
         target,
         path,
         query,
         segments,
         escapes,
-        headers,
+        section.headers,
         peer,
         client,
         request_id,
+        section,
     )
 
 

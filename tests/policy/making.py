@@ -9,6 +9,7 @@ from gateway.model import (
     NOTHING,
     Case,
     Denial,
+    HeaderSection,
     Peer,
     Principal,
     PrincipalKind,
@@ -65,6 +66,7 @@ def head(
         peer=Peer("192.0.2.1"),
         client="192.0.2.1",
         request_id="r-1",
+        section=HeaderSection(headers, host, host.encode()),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Credential, Denial, Headers, Reason
+from gateway.model import Credential, Denial, Headers, HeaderSection, Reason
 from gateway.wire.credential import extract
 from tests import vectors
 
@@ -25,7 +25,9 @@ def find(
     kinds: frozenset[str] = BEARER,
     max_token: int = 100,
 ) -> Credential | Denial:
-    return extract(headers, query, kinds=kinds, max_token=max_token)
+    return extract(
+        HeaderSection(headers, "api", b"api"), query, kinds=kinds, max_token=max_token
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,9 @@ def test_any_bytes_are_a_credential_or_a_reason(
     headers: Headers, query: bytes | None
 ) -> None:
     """Of the `credential` family, and never a status of our own fault (I5)."""
-    found = extract(headers, query, kinds=BEARER, max_token=100)
+    found = extract(
+        HeaderSection(headers, "api", b"api"), query, kinds=BEARER, max_token=100
+    )
 
     if isinstance(found, Denial):
         assert found.reason.startswith("credential.")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Denial, Headers, Peer, Reason, RequestHead
+from gateway.model import Denial, Headers, HeaderSection, Peer, Reason, RequestHead
 from gateway.wire.request import (
     is_host,
     normalise_peer,
@@ -23,7 +23,9 @@ AWAY = Peer("203.0.113.9")
 PROXY = Peer("10.0.0.1", trusted=True)
 
 
-def read(target: bytes = b"/", headers: Headers = HOST, **more: Any) -> Any:
+def read(
+    target: bytes = b"/", headers: Headers | HeaderSection = HOST, **more: Any
+) -> Any:
     given: dict[str, Any] = {
         "kind": "http",
         "method": "GET",
@@ -40,7 +42,11 @@ def test_a_head_holds_what_was_received_and_what_it_means() -> None:
     """Target and Host byte for byte, beside the one reading of them."""
     headers = ((b"host", b"API.Shop.example:80"), (b"x", b"y"))
 
-    assert read(b"/a%20b/?c=d", headers) == RequestHead(
+    head = read(b"/a%20b/?c=d", headers)
+
+    assert isinstance(head, RequestHead)
+    assert head.section.headers is headers
+    assert head == RequestHead(
         kind="http",
         method="GET",
         scheme="http",
@@ -55,7 +61,20 @@ def test_a_head_holds_what_was_received_and_what_it_means() -> None:
         peer=AWAY,
         client="203.0.113.9",
         request_id="r-1",
+        section=head.section,
     )
+
+
+def test_what_was_read_once_is_not_read_again() -> None:
+    """The fields of one head may be those of the next; its target never is."""
+    first = read(b"/a", ((b"host", b"API.example"), (b"x", b"y")))
+    assert isinstance(first, RequestHead)
+
+    second = read(b"/b", first.section)
+
+    assert isinstance(second, RequestHead)
+    assert (second.target, second.host) == (b"/b", "api.example")
+    assert second.headers is first.headers
 
 
 def test_a_target_that_is_refused_is_the_end_of_it() -> None:

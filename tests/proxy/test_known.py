@@ -1,0 +1,238 @@
+"""What is known by its bytes: the same fields, and the same heads of answers, again.
+
+A short cut must lead where the long way leads. So each of these is done on both, and
+all that anybody can see is compared.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from gateway.proxy import front, upstream
+from gateway.wire.headers import Hygiene
+from tests.backends import Connection, answer, echoing, running, saying
+from tests.proxy.harness import Answer, Bench, gate_to
+
+FIELDS = b"Host: shop.example\r\nX-A: 1\r\nAuthorization: Bearer t\r\n\r\n"
+OURS = re.compile(rb"(x-request-id|traceparent): [0-9a-f-]+")
+REQUESTS = [
+    (b"GET /a HTTP/1.1\r\n", FIELDS),
+    (b"GET /b?c=%20d HTTP/1.1\r\n", FIELDS),
+    (b"HEAD /a HTTP/1.1\r\n", FIELDS),
+    (b"DELETE /a HTTP/1.1\r\n", FIELDS),
+    (b"OPTIONS /a HTTP/1.1\r\n", FIELDS),
+    (b"POST /a HTTP/1.1\r\n", FIELDS),
+    (b"PUT /a HTTP/1.1\r\n", FIELDS),
+    (b"QUERY /a HTTP/1.1\r\n", FIELDS),
+    (b"GET /a HTTP/1.0\r\n", FIELDS),
+    (b"GET /a HTTP/1.2\r\n", FIELDS),
+    (b"GET /a HTTP/2.0\r\n", FIELDS),
+    (b"GET  /a HTTP/1.1\r\n", FIELDS),
+    (b"GET /a  HTTP/1.1\r\n", FIELDS),
+    (b"GET /a\tHTTP/1.1\r\n", FIELDS),
+    (b" GET /a HTTP/1.1\r\n", FIELDS),
+    (b"\r\nGET /a HTTP/1.1\r\n", FIELDS),
+    (b"get /a HTTP/1.1\r\n", FIELDS),
+    (b"GET /a HTTP/1.1\n", FIELDS),
+    (b"GET /a#b HTTP/1.1\r\n", FIELDS),
+    (b"GET /a\\b HTTP/1.1\r\n", FIELDS),
+    (b"GET /a/../b HTTP/1.1\r\n", FIELDS),
+    (b"GET /a/%2e%2e/b HTTP/1.1\r\n", FIELDS),
+    (b"GET //a HTTP/1.1\r\n", FIELDS),
+    (b"GET /%zz HTTP/1.1\r\n", FIELDS),
+    (b"GET /\xc3\xa9 HTTP/1.1\r\n", FIELDS),
+    (b"GET * HTTP/1.1\r\n", FIELDS),
+    (b"GET http://shop.example/a HTTP/1.1\r\n", FIELDS),
+    (b"GET @evil/x HTTP/1.1\r\n", FIELDS),
+    (b"CONNECT shop.example:80 HTTP/1.1\r\n", FIELDS),
+    (b"TRACE /a HTTP/1.1\r\n", FIELDS),
+    (b"GET /denied HTTP/1.1\r\n", FIELDS),
+    (b"GET /away HTTP/1.1\r\n", FIELDS),
+    (b"GET /bug HTTP/1.1\r\n", FIELDS),
+    (b"GET /wait/a HTTP/1.1\r\n", FIELDS),
+    (b"GET /wait/denied HTTP/1.1\r\n", FIELDS),
+    (b"GET /public/a HTTP/1.1\r\n", FIELDS),
+    (b"GET /unspeakable HTTP/1.1\r\n", FIELDS),
+    (b"GET /nowhere HTTP/1.1\r\n", FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"X: 1\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"Host: other\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"Connection: close\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"Connection: x-a\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"Upgrade: h2c\r\nConnection: upgrade\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"Expect: 100-continue\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"Content-Length: 0\r\n" + FIELDS),
+    (b"POST /a HTTP/1.1\r\n", b"Content-Length: 2\r\n" + FIELDS + b"ab"),
+    (b"POST /a HTTP/1.1\r\n", b"Content-Length: 0\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", b"Transfer-Encoding: chunked\r\n" + FIELDS + b"0\r\n\r\n"),
+    (b"GET /a HTTP/1.0\r\n", b"Connection: keep-alive\r\n" + FIELDS),
+    (b"GET /a HTTP/1.1\r\n", FIELDS + b"GET /b HTTP/1.1\r\n" + FIELDS),
+]
+
+
+async def outcome(bench: Bench, data: bytes) -> object:
+    """Return all that a client can see of its request, but for what is random."""
+    caller = await bench.caller()
+    try:
+        found = await caller.call(data)
+    except ConnectionError as error:
+        return type(error)
+    finally:
+        caller.close()
+    return replace(
+        found,
+        headers=[field for field in found.headers if field[0] != b"x-request-id"],
+        raw_head=b"",
+        body=re.sub(rb"urn:request:[0-9a-f]+", b"", found.body),
+    )
+
+
+@pytest.mark.parametrize(("line", "fields"), REQUESTS)
+async def test_a_known_head_is_taken_as_an_unknown_one_is(
+    line: bytes, fields: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the request line: answer, forwarded bytes and log are the same."""
+    seen = []
+    for limit in (front.MAX_KNOWN_BYTES, 0):
+        monkeypatch.setattr(front, "MAX_KNOWN_BYTES", limit)
+        async with running(echoing) as backend, gate_to(backend) as bench:
+            warm = b"GET /first HTTP/1.1\r\n" + FIELDS
+            found = [await outcome(bench, data) for data in (warm, line + fields) * 3]
+            assert bool(bench.port.known_heads) is bool(limit)
+            forwarded = OURS.sub(b"", backend.raw)
+            logged = [
+                (each.status, each.decision, each.reason, each.path, each.host)
+                for each in bench.entries
+            ]
+            seen.append((found, forwarded, sorted(map(str, logged))))
+
+    assert seen[0] == seen[1]
+
+
+ANSWERS = [
+    answer(b"ok"),
+    answer(b""),
+    answer(b"ok", status=b"404 Not Here"),
+    answer(b"ok", fields=b"connection: close\r\n"),
+    answer(b"ok", fields=b"x-gateway-assertion: y\r\nset-cookie: a=b\r\n"),
+    answer(b"ok", fields=b"connection: x-a\r\nx-a: 1\r\n"),
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\ncontent-length: 2\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"ok"),
+    b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n" + answer(b"ok"),
+    answer(b"ok") + answer(b"EVIL"),
+    answer(b"ok") + b"x",
+    answer(b"\r\n\r\n"),
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",
+]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE"])
+@pytest.mark.parametrize("said", ANSWERS)
+async def test_a_known_answer_is_taken_as_an_unknown_one_is(
+    said: bytes, method: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interim heads, surplus, other framing and HEAD: all as the parser has it."""
+    seen = []
+    for limit in (upstream.MAX_KNOWN_BYTES, 0):
+        monkeypatch.setattr(upstream, "MAX_KNOWN_BYTES", limit)
+        async with (
+            running(saying(said, close=True)) as backend,
+            gate_to(backend) as bench,
+        ):
+            found = [
+                await outcome(bench, method + b" /%d HTTP/1.1\r\n" % number + FIELDS)
+                for number in range(4)
+            ]
+            seen.append((found, OURS.sub(b"", backend.raw), len(bench.entries)))
+
+    assert seen[0] == seen[1]
+
+
+async def test_the_second_of_the_same_is_known() -> None:
+    """The tests above compare two ways; this one sees that there are two."""
+    async with running(saying(answer(b"ok"))) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        for number in range(3):
+            found = await caller.call(b"GET /%d HTTP/1.1\r\n" % number + FIELDS)
+            assert (found.status, found.body) == (200, b"ok")
+        (section,) = bench.port.known_heads.values()
+        (known,) = bench.port.pools["backend"].known_answers.values()
+        heads = bench.decision.heads
+
+    assert [head.section is section for head in heads] == [True, True, True]
+    assert [head.path for head in heads] == [b"/0", b"/1", b"/2"]
+    assert known.length == 2
+    assert known.lines[1] is not None
+
+
+async def test_a_body_of_another_length_is_another_answer() -> None:
+    """The head may be the same to the byte, and the body cut off or too long."""
+    bodies = [b"ok", b"ok", b"o", b"okEVIL", b"ok"]
+
+    async def behave(connection: Connection) -> None:
+        while bodies:
+            await connection.request()
+            head = answer(b"ok").partition(b"\r\n\r\n")[0]
+            body = bodies.pop(0)
+            await connection.send(head + b"\r\n\r\n" + body)
+            if body == b"o":
+                return  # it ends before it said it would
+
+    found: list[Answer] = []
+    async with running(behave) as backend, gate_to(backend) as bench:
+        for number in range(5):
+            caller = await bench.caller()
+            await caller.send(b"GET /%d HTTP/1.1\r\n" % number + FIELDS)
+            try:
+                found.append(await caller.answer())
+            except ConnectionError:
+                found.append(Answer(0, []))
+
+    assert b"EVIL" not in b"".join(each.body for each in found)
+    assert (found[0].body, found[4].status) == (b"ok", 200)
+
+
+async def test_what_was_refused_is_not_kept() -> None:
+    """A flood of inventions displaces nobody's fields."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        for number in range(3):
+            fields = b"X-B: %d\r\n" % number + FIELDS
+            await bench.call(b"GET /denied HTTP/1.1\r\n" + fields)
+
+        assert not bench.port.known_heads
+
+
+async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In number and in size."""
+    monkeypatch.setattr(front, "MAX_KNOWN", 2)
+    monkeypatch.setattr(upstream, "MAX_KNOWN", 2)
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        for number in range(5):
+            fields = b"X-B: %d\r\n" % 10**number + FIELDS
+            await bench.call(b"GET /" + b"a" * number + b" HTTP/1.1\r\n" + fields)
+        long = b"X-B: " + b"a" * front.MAX_KNOWN_BYTES + b"\r\n" + FIELDS
+        assert (await bench.call(b"GET / HTTP/1.1\r\n" + long)).status == 200
+
+        assert 0 < len(bench.port.known_heads) <= 2
+        assert 0 < len(bench.port.pools["backend"].known_answers) <= 2
+
+
+async def test_new_rules_are_applied_to_known_fields() -> None:
+    """A reload forgets what the old rules made of them."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        call = b"GET /a HTTP/1.1\r\n" + FIELDS
+        await bench.call(call)
+        await bench.call(call)
+        bench.port.replace(replace(bench.gate, hygiene=Hygiene(strip=["x-a"])))
+        await bench.call(call)
+
+        seen = [request.values(b"x-a") for request in backend.requests]
+
+    assert seen == [[b"1"], [b"1"], []]
