@@ -30,6 +30,8 @@ class MemoryRevocations:
         return len(self._entries)
 
     def check_now(self, principal: Principal) -> bool:
+        if not self._entries:
+            return False
         self._drop()
         return is_revoked(principal, self._cutoff)
 

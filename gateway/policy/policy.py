@@ -20,6 +20,9 @@ from gateway.policy.table import Table
 # One name tuple for each set of permissions that callers hold in fact; see
 # gateway.policy.grants.MAX_REMEMBERED.
 MAX_NAMED = 1024
+# Paths matched lately, and the longest that is remembered: some 3 MB in all.
+MAX_MATCHED = 4096
+MAX_MATCHED_PATH = 256  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Policy:
     __slots__ = (
         "_grants",
         "_listings",
+        "_matched",
         "_named",
         "_table",
         "_vocabulary",
@@ -69,6 +73,9 @@ class Policy:
         self._vocabulary = vocabulary
         self._grants = grants
         self._named: dict[int, tuple[str, ...]] = {}
+        self._matched: dict[
+            tuple[str, str, bytes], tuple[Route, Mapping[str, str]]
+        ] = {}
         self._listings = {listing.route: listing for listing in listings}
         self.listings = tuple(listings)
         self.routes = tuple(listing.route for listing in listings)
@@ -87,7 +94,18 @@ class Policy:
 
     def match(self, head: RequestHead) -> tuple[Route, Mapping[str, str]] | Denial:
         """Return the route of *head* and the values of its path parameters."""
-        return self._table.match(head)
+        # All that the table looks at. What is asked for often is asked for again.
+        key = (head.method, head.host, head.path)
+        found = self._matched.get(key)
+        if found is not None:
+            return found
+        found = self._table.match(head)
+        if isinstance(found, Denial) or len(head.path) > MAX_MATCHED_PATH:
+            return found
+        if len(self._matched) >= MAX_MATCHED:
+            self._matched.clear()
+        self._matched[key] = found
+        return found
 
     def granted(self, principal: Principal) -> int:
         """Return the permissions of *principal*, as bits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.model import ANONYMOUS, Case, Denial
+from gateway.policy import policy as policy_module
 from gateway.policy.policy import MAX_NAMED, Policy
 from tests.policy.making import (
     VOCABULARY,
@@ -155,3 +156,28 @@ def test_a_generation_is_named_after_what_it_says() -> None:
     assert policy(one, two).generation == policy(two, one).generation
     assert policy(one, two).generation != policy(one, other).generation
     assert len(policy(one).generation) == 16
+
+
+def test_what_was_matched_is_remembered_by_all_that_it_depends_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Method, host and raw path; boundedly, and never a refusal."""
+    monkeypatch.setattr(policy_module, "MAX_MATCHED", 2)
+    of = policy(file(service(), "GET,POST /a/{x}", "GET /b"))
+
+    for _ in range(2):
+        for method, path, value in [
+            ("GET", "/api/a/1", "1"),
+            ("POST", "/api/a/1", "1"),
+            ("GET", "/api/a/2", "2"),
+        ]:
+            found = of.match(head(method, path))
+            assert isinstance(found, tuple)
+            assert (found[0].id, found[1]) == ("orders.get+post:/a/{x}", {"x": value})
+        assert isinstance(of.match(head("DELETE", "/api/a/1")), Denial)
+        assert isinstance(of.match(head("GET", "/api/a/" + "1" * 300)), tuple)
+        assert isinstance(of.match(head("GET", "/api/a/1", raw=b"/api/a/%31")), tuple)
+        found = of.match(
+            head("GET", "/api/a/x", raw=b"/api/a/%2F", escapes=frozenset({"%2F"}))
+        )
+        assert isinstance(found, Denial)
