@@ -30,7 +30,7 @@ class MemoryRevocations:
         return len(self._entries)
 
     def check_now(self, principal: Principal) -> bool:
-        if not self._entries:
+        if not self._entries and principal.fingerprints is not None:
             return False
         self._drop()
         return is_revoked(principal, self._cutoff)

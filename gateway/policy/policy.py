@@ -96,9 +96,9 @@ class Policy:
         """Return the route of *head* and the values of its path parameters."""
         # All that the table looks at. What is asked for often is asked for again.
         key = (head.method, head.host, head.path)
-        found = self._matched.get(key)
-        if found is not None:
-            return found
+        known = self._matched.get(key)
+        if known is not None:
+            return known
         found = self._table.match(head)
         if isinstance(found, Denial) or len(head.path) > MAX_MATCHED_PATH:
             return found
