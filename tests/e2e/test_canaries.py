@@ -480,7 +480,7 @@ def tour(run: Run) -> None:
         )
         run.ask("own", (raw + sent).encode(), site.admin)
     for target in (
-        b"/readyz?verbose&token=" + S.raw("query of a probe"),
+        b"/readyz?verbose&q=" + S.raw("query of a probe"),
         b"/x",
         b"/livez",
     ):
