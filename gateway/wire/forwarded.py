@@ -11,6 +11,7 @@ Imports: gateway.model, gateway.wire.request.
 from __future__ import annotations
 
 import re
+from binascii import hexlify
 
 from gateway.model import Headers, Peer, RequestHead
 from gateway.wire.request import is_host
@@ -25,6 +26,7 @@ _MAX_TRACEPARENT = 256  # bytes; no version has more
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 TRACE_BYTES = 24
 """How many random bytes `new_traceparent` takes: a trace id's 16 and a span id's 8."""
 
@@ -91,9 +93,12 @@ def new_traceparent(random: bytes) -> bytes:
     Sampled: a backend that samples by its parent would otherwise record nothing, which
     it did before we stood in front of it.
     """
-    trace = random[:16].hex() if any(random[:16]) else f"{1:032x}"
-    span = random[16:24].hex() if any(random[16:24]) else f"{1:016x}"
-    return f"00-{trace}-{span}-01".encode("ascii")
+    trace, span = random[:16], random[16:24]
+    # All zero is no id (sections 3.2.2.3, 3.2.2.4).
+    return b"00-%b-%b-01" % (
+        hexlify(trace if trace != _NO_TRACE else _NO_TRACE[1:] + b"\x01"),
+        hexlify(span if span != _NO_SPAN else _NO_SPAN[1:] + b"\x01"),
+    )
 
 
 def request_id_from(headers: Headers, peer: Peer, random: bytes) -> str:

@@ -24,8 +24,8 @@ from typing import Literal
 
 from gateway.model import (
     Denial,
-    HeaderSection,
     Headers,
+    HeaderSection,
     Peer,
     Reason,
     RequestHead,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import string
+from functools import lru_cache
 from urllib.parse import unquote
 
 from gateway.model import Denial, Reason
@@ -76,6 +77,11 @@ _DECODINGS = 3
 
 def read_target(target: bytes) -> Reading | Denial:
     """Read a request target in origin form."""
+    # What is asked for often is asked for again; a long one is somebody's invention.
+    return _remembered(target) if len(target) <= _MAX_REMEMBERED else _read(target)
+
+
+def _read(target: bytes) -> Reading | Denial:
     plain = _PLAIN.fullmatch(target)
     if plain is not None:
         path, query = plain.groups()
@@ -91,6 +97,10 @@ def read_target(target: bytes) -> Reading | Denial:
     if not _QUERY_TEXT.fullmatch(query):
         return Denial(Reason.TARGET_AMBIGUOUS, "query")
     return path, query if mark else None, *reading
+
+
+_MAX_REMEMBERED = 256  # bytes; of 4,096 such targets, some 3 MB
+_remembered = lru_cache(maxsize=4096)(_read)
 
 
 def _read_path(path: bytes) -> tuple[tuple[str, ...], frozenset[str]] | Denial:
