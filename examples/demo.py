@@ -60,9 +60,9 @@ def main() -> None:
         if _is_taken(port):
             sys.exit(f"port {port} ({name}) is in use: stop what listens there")
     tokens = _prepare()
-    # An interrupt reaches every process of the terminal's group; ours must outlive
-    # the others by the moment it takes to collect them.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    # Both mean Ctrl-C, also where a shell in the background has had them ignored.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupt)
     with contextlib.suppress(KeyboardInterrupt), _children() as children:
         _wait_until_ready(children)
         _say(tokens)
@@ -70,6 +70,10 @@ def main() -> None:
             time.sleep(0.2)
         sys.exit("a part of the demo ended by itself; see above")
     print("\nstopped", flush=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _prepare() -> dict[str, str]:

@@ -90,7 +90,7 @@ def _route(engine: Engine, route: Route | None) -> Lines:
         return [("route", "none")]
     lines = [("route", f"{route.id} {f'({route.place})' if route.place else ''}")]
     if route.service:
-        lines.append(("requires", engine.policy.describe(route)))
+        lines.append(("rule", engine.policy.describe(route)))
     return lines
 
 

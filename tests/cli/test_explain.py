@@ -34,7 +34,7 @@ def test_a_permit_is_explained_step_by_step(tmp_path: Path) -> None:
     assert status == 0
     assert lines["route"].startswith("orders.list (")
     assert "orders.toml:" in lines["route"]
-    assert "orders:read_any" in lines["requires"]
+    assert "orders:read_any" in lines["rule"]
     assert lines["caller"] == "user c-1 of corp"
     assert lines["verdict"] == f"permitted: {ORDERS} is sent to orders"
     assert token not in output
