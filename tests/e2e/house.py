@@ -209,8 +209,8 @@ class House:
         """Run it; everything that arrives is checked to its end."""
         with self._runner:
             stack = contextlib.AsyncExitStack()
-            self.run(self._start(stack))
             try:
+                self.run(self._start(stack))
                 yield self
                 self.received()
             finally:
