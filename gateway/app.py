@@ -16,7 +16,6 @@ import os
 import secrets
 import signal
 import socket
-import stat
 import sys
 import tempfile
 import time
@@ -52,6 +51,8 @@ from gateway.observe.token_hash import TokenHash
 from gateway.observe.writer import LogWriter
 from gateway.proxy.gate import Gate
 from gateway.proxy.server import DataPort
+from gateway.proxy.sockets import bind, bind_all
+from gateway.proxy.tls import Certificates
 from gateway.revocation.entries import RevocationList, entry_for
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
@@ -301,6 +302,7 @@ class Gateway:
         """Where the data port listens."""
         return self.port.bound if self.port else ()
 
+        self._certificates: Certificates | None = None
     async def start(self) -> None:
         """Listen on every port, the data port last.
 
@@ -312,11 +314,15 @@ class Gateway:
         spawn = engine.background.spawn
         # Our own endpoints come first: the data port forwards to them.
         private = self._private_directory()
+            ValueError: The certificate or its key can't be used.
         own_path = str(private / f"own.{secrets.token_hex(4)}.sock")
         await self._serve(own_endpoints(engine.key_set), bind(Address(path=own_path)))
         closing.callback(Path(own_path).unlink, missing_ok=True)
         if settings.probes is not None:
-            app = probes(lambda: self._started, engine.checks)
+        if settings.server.tls is not None:
+            self._certificates = Certificates(settings.server.tls, engine.clock)
+            spawn(self._certificates.run())
+            app = probes(lambda: self._started, self.checks)
             await self._serve(app, bind(settings.probes))
         if settings.admin is not None:
             app = admin(
@@ -329,7 +335,7 @@ class Gateway:
         await engine.start()
         gate = engine.gate(self._log, Address(path=own_path))
         self.port = DataPort(gate, engine.clock, spawn, secrets.token_bytes)
-        await self.port.start(settings.server.listen)
+        await self.port.start(bind_all(settings.server.listen), self._certificates)
         self._started = True
 
     async def aclose(self, grace: float = 20.0) -> None:
@@ -338,6 +344,13 @@ class Gateway:
         if self.port is not None:
             await self.port.close(grace)
         await self._closing.aclose()
+    def checks(self) -> list[Check]:
+        """Say how our dependencies and our own certificate are."""
+        found = self.engine.checks()
+        if self._certificates is not None:
+            found.append(Check("TLS certificate", self._certificates.health()))
+        return found
+
 
     async def _serve(self, app: Any, sock: socket.socket) -> None:
         server = SmallServer(app, sock, self.engine.background.spawn)
@@ -418,49 +431,6 @@ class GatewayMiddleware(Guard):
             log=log,
             random=secrets.token_bytes,
         )
-
-
-def bind(address: Address) -> socket.socket:
-    """Return a socket bound to *address*; a Unix socket is for its owner only.
-
-    Raises:
-        OSError: It is taken, or can't be had.
-    """
-    if not address.path:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((address.host, address.port))
-        except OSError as error:
-            sock.close()
-            raise OSError(error.errno, f"{error.strerror}: {address}") from error
-        return sock
-    path = Path(address.path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(str(path))
-        # Nobody can connect before listen(), so there is no moment in between.
-        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a process that is gone; leave everything else alone."""
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-        else:
-            raise OSError(f"another process listens on {path}")
 
 
 def _rules(issuer: Issuer) -> IssuerRules:

@@ -14,10 +14,11 @@ import httpx2
 import jwt
 import pytest
 
-from gateway.app import Background, Engine, Gateway, bind, serve
+from gateway.app import Background, Engine, Gateway, serve
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.config.settings import Address
 from gateway.identity.keys import new_key_pem
+from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
 from tests.redis_server import free_port
 from tests.site import Site, url
@@ -191,38 +192,6 @@ def test_of_several_keys_the_newest_signs_and_all_are_published(
     engine = Engine(site.load())
 
     assert engine.key_set().count(b'"kid"') == 2
-
-
-def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
-    """A crash leaves one behind; another process's is left alone."""
-    path = tmp_path / "a" / "x.sock"
-    with bind(Address(path=str(path))) as first:
-        first.listen()
-        with pytest.raises(OSError, match="another process"):
-            bind(Address(path=str(path)))
-    with bind(Address(path=str(path))):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_what_is_no_socket_is_never_removed(tmp_path: Path) -> None:
-    """Somebody's file may have that name."""
-    path = tmp_path / "x.sock"
-    path.write_text("mine")
-
-    with pytest.raises(OSError, match="in use"):
-        bind(Address(path=str(path)))
-
-    assert path.read_text() == "mine"
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_taken_port_is_named(host: str) -> None:
-    """The message says which of the ports it is."""
-    with bind(Address(host, 0)) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=str(port)):
-            bind(Address(host, port))
 
 
 async def test_background_work_fails_alone(caplog: pytest.LogCaptureFixture) -> None:

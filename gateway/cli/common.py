@@ -1,6 +1,6 @@
 """What several verbs share: the `-c` option, and how a bad config ends them.
 
-Imports: gateway.config, click.
+Imports: gateway.app, gateway.config, click.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from gateway.app import CLOCK
 from gateway.config.load import ConfigError, Loaded, load
 
 EXIT_CONFIG = 3  # R46: apart from 1 (it failed) and 2 (the call's words are off)
@@ -32,7 +33,7 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 def loaded_or_exit(files: Sequence[Path]) -> Loaded:
     """Return what *files* say, or print every problem and exit with code 3."""
     try:
-        return load(files, env=os.environ)
+        return load(files, env=os.environ, now=CLOCK.wall())
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_CONFIG)

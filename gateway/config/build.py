@@ -5,7 +5,8 @@ rules), R17 (trusted proxies), R18 (probes and admin apart), R61 (outages), R96 
 log never shows).
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
-gateway.config.settings, gateway.config.syntax, gateway.policy.spec.
+gateway.config.settings, gateway.config.syntax, gateway.config.tls,
+gateway.policy.spec.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gateway.config.settings import (
     Server,
     Store,
 )
+from gateway.config.tls import build_tls
 from gateway.policy.spec import KeyPath
 
 LEAST_ADMIN_TOKEN = 16  # characters; 96 bits in base64url
@@ -40,18 +42,21 @@ _STORE = re.compile(
 )
 
 
-def build_server(table: written.Server, found: Findings) -> Server:
-    """Build [server]."""
+def build_server(
+    table: written.Server, found: Findings, now: float | None = None
+) -> Server:
+    """Build [server]; *now* (Unix seconds) tells whether a certificate has expired."""
     if table.max_token >= table.max_head:
         found.problem(("server", "max_token"), "max_token has to be less than max_head")
     for index, network in enumerate(table.trusted_proxies):
         if network.prefixlen == 0:
             found.weak(("server", "trusted_proxies", index), "everybody is trusted")
+    listen = tuple(
+        found.absolute(address, ("server", "listen", index))
+        for index, address in enumerate(table.listen)
+    )
     return Server(
-        listen=tuple(
-            found.absolute(address, ("server", "listen", index))
-            for index, address in enumerate(table.listen)
-        ),
+        listen=listen,
         public_url=table.public_url,
         hosts=frozenset(table.hosts),
         own_prefix=table.own_prefix,
@@ -65,6 +70,7 @@ def build_server(table: written.Server, found: Findings) -> Server:
         idle_timeout=table.idle_timeout,
         max_connections=table.max_connections,
         max_connections_per_peer=table.max_connections_per_peer,
+        tls=build_tls(table.tls, listen, found, now),
     )
 
 

@@ -51,7 +51,7 @@ LATER = {
     "binding": "bound tokens",
     "conflict": "separation of duties",
     "max_staleness": 'revocation = "allow-stale"',
-    "tls": "TLS",
+    "tls": "TLS to upstreams",
 }
 
 

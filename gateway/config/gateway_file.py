@@ -51,6 +51,23 @@ def _address_or_none(text: str) -> Address | None:
     return None if text == "none" else syntax.address(text)
 
 
+class Tls(Table):
+    """TLS on every TCP address of `listen`; a Unix socket has none."""
+
+    certificate: Text = key(
+        'Our certificate, then those that lead to its issuer, PEM: "file:...".'
+    )
+    minimum: Literal["1.2", "1.3"] = key("The oldest version that is spoken.", "1.2")
+    client: Literal["none", "optional", "required"] = key(
+        "Whether clients are asked for a certificate, and may have none.", "none"
+    )
+    client_ca: Text | None = key(
+        'The issuers whose client certificates count, PEM: "file:...".', None
+    )
+    # Last: below it, `key` is this field.
+    key: Text = key('The key of the certificate, PEM: "file:...".')
+
+
 class Server(Table):
     """Where clients connect, and how much of them is borne."""
 
@@ -109,6 +126,7 @@ class Server(Table):
         ge=1,
         le=1_000_000,
     )
+    tls: Tls | None = key("TLS on every TCP address of `listen`.", None)
 
 
 class Probes(Table):

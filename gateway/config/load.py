@@ -67,7 +67,11 @@ class Loaded:
 
 
 def load(
-    files: Sequence[Path], *, env: Mapping[str, str], base: Path | None = None
+    files: Sequence[Path],
+    *,
+    env: Mapping[str, str],
+    base: Path | None = None,
+    now: float | None = None,
 ) -> Loaded:
     """Load the overlaid gateway *files*, the last on top, and the policies they name.
 
@@ -75,6 +79,7 @@ def load(
         files: One or more gateway.toml.
         env: The environment, for `env:` references.
         base: What relative paths are relative to, instead of the file that says them.
+        now: Unix seconds, to see what has expired; None: that is not looked at.
 
     Raises:
         ConfigError: It doesn't load; says everything that is wrong.
@@ -93,7 +98,7 @@ def load(
 
     found = Findings(documents, base)
     table, names = _read_table(env, found)
-    server = build.build_server(table.server, found)
+    server = build.build_server(table.server, found, now)
     probes = build.build_probes(table.probes, found)
     admin = build.build_admin(table.admin, found)
     if names.broken.isdisjoint({("server",), ("probes",), ("admin",)}):

@@ -28,9 +28,10 @@ _SHORTEST = 8  # characters; a shorter bare word may be one of ours
 
 # Keys whose values don't belong into a report, however they are spelt.
 _SECRET_KEYS = frozenset({"secret", "pem", "token", "password"})
+_PEM = "-----BEGIN "  # what stands behind it, if not a secret, is no help either
 _USER_INFO = re.compile(r"//[^/?#]*@")  # the password in a URL
 _SECRET_IN_BROKEN_LINE = re.compile(
-    r"(?i)(\b\w*(?:secr|passw|pem|tok|url|proxy)\w*[\"']?\s*=\s*)(.+)"
+    r"(?i)(\b(?:\w*(?:secr|passw|pem|tok|url|proxy)\w*|key)[\"']?\s*=\s*)(.+)"
 )
 
 
@@ -232,6 +233,8 @@ def is_secret(at: KeyPath, value: str) -> bool:
     """Tell whether *value* is a secret that stands in the file itself."""
     if value.startswith(("env:", "file:")):
         return False
+    if _PEM in value:
+        return True
     keys: Collection[str] = [part for part in at if isinstance(part, str)]
     return not _SECRET_KEYS.isdisjoint(keys) or bool(_USER_INFO.search(value))
 

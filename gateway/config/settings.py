@@ -46,6 +46,17 @@ class Address(Quiet):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Tls(Quiet):
+    """[server.tls]. Its files are read again whenever they change."""
+
+    certificate: str  # absolute; PEM, ours first, then those that lead to its issuer
+    key: str  # absolute; PEM
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    client: Literal["none", "optional", "required"] = "none"
+    client_ca: str | None = None  # absolute; set where clients are asked
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Server(Quiet):
     """[server]."""
 
@@ -63,6 +74,7 @@ class Server(Quiet):
     idle_timeout: float = 60.0
     max_connections: int = 10_000
     max_connections_per_peer: int = 1_000  # not for loopback and trusted proxies
+    tls: Tls | None = None  # on every TCP address of `listen`
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -26,6 +26,7 @@ _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LONGEST_HOST = 253  # characters, RFC 1035 section 2.3.4
 _LAST_PORT = 65535
 _MAPPED = 96  # bits in front of an IPv4 address in ::ffff:0:0/96
+_V4 = re.compile(r"[0-9.]+")
 _PORT = re.compile(r"[0-9]{1,5}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _SEGMENTS = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
@@ -200,8 +201,13 @@ def overlaps(one: Address, other: Address) -> bool:
         return one.path == other.path
     if one.port != other.port or one.port == 0:  # 0: the system picks a free one
         return False
-    everywhere = {"0.0.0.0", "::"}  # noqa: S104  (compared, not bound)
-    return one.host == other.host or bool(everywhere & {one.host, other.host})
+    if one.host == other.host:
+        return True
+    # `[::]` takes no IPv4 address (gateway.proxy.sockets); a name may be of both kinds.
+    hosts = {one.host, other.host}
+    if "0.0.0.0" in hosts and not any(":" in each for each in hosts):  # noqa: S104
+        return True
+    return "::" in hosts and not any(_V4.fullmatch(each) for each in hosts)
 
 
 def _v6(text: str) -> IPv6Address:

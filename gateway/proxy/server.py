@@ -4,7 +4,7 @@ One sweeper for each worker walks the connections twice a second and ends what h
 waited too long (R5): a timer for each request would cost more than most requests do.
 
 Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.proxy,
-gateway.wire.
+gateway.tokens, gateway.wire.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from ipaddress import ip_address
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
 from gateway.clock import Clock
@@ -22,7 +25,10 @@ from gateway.config.settings import Address
 from gateway.model import Peer
 from gateway.proxy.front import Front, KnownHeads
 from gateway.proxy.gate import Gate
+from gateway.proxy.sockets import remove
+from gateway.proxy.tls import Certificates, Handshake, Listener
 from gateway.proxy.upstream import Pool
+from gateway.tokens.certificates import thumbprint
 from gateway.wire.request import peer_of
 
 logger = logging.getLogger(__name__)
@@ -64,25 +70,36 @@ class DataPort:
         self.pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
         self._per_peer: Counter[str] = Counter()
-        self._counted: dict[Front, str] = {}
-        self._servers: list[asyncio.Server] = []
+        self._counted: dict[Front | Handshake, str] = {}
+        self._handshakes: set[Handshake] = set()
+        self._servers: list[asyncio.Server | Listener] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
         self._renew_pools()
 
     # Life
 
-    async def start(self, addresses: Sequence[Address]) -> None:
-        """Listen at *addresses*."""
+    async def start(
+        self, sockets: Sequence[socket.socket], tls: Certificates | None = None
+    ) -> None:
+        """Listen on *sockets*, which are this port's from now on.
+
+        Args:
+            sockets: Bound.
+            tls: Spoken on all of them but Unix sockets.
+        """
         loop = asyncio.get_running_loop()
-        for address in addresses:
-            if address.path:
+        for each in sockets:
+            server: asyncio.Server | Listener
+            if each.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(
-                    lambda: Front(self), address.path, backlog=BACKLOG
+                    partial(Front, self), sock=each, backlog=BACKLOG
                 )
+            elif tls is not None:
+                server = Listener(self, tls, each, BACKLOG)
             else:
                 server = await loop.create_server(
-                    lambda: Front(self), address.host, address.port, backlog=BACKLOG
+                    partial(Front, self), sock=each, backlog=BACKLOG
                 )
             self._servers.append(server)
         self._sweep_timer = loop.call_later(SWEEP, self._sweep)
@@ -110,7 +127,11 @@ class DataPort:
         """Stop listening; give what is in hand *grace* seconds to end."""
         self.is_draining = True
         for server in self._servers:
+            for listening in server.sockets:
+                remove(listening)
             server.close()
+        for handshake in self._handshakes:
+            handshake.end()
         for front in tuple(self.fronts):
             front.drain()
         if self.fronts:
@@ -133,31 +154,34 @@ class DataPort:
 
     def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
         """Return who is at the other end, or None where there is no room for it."""
-        server = self.gate.server
-        if len(self.fronts) >= server.max_connections or self.is_draining:
-            return None
         name = transport.get_extra_info("peername")
         # A Unix socket has no peer's address: whoever may open it is ours.
-        address = name[0] if isinstance(name, tuple) else ""
-        peer = peer_of(address, server.trusted_proxies)
-        if peer.address and not peer.trusted and not _is_loopback(peer.address):
-            if self._per_peer[peer.address] >= server.max_connections_per_peer:
-                return None
-            self._per_peer[peer.address] += 1
-            self._counted[front] = peer.address
+        peer = self._count(front, name[0] if isinstance(name, tuple) else "")
+        if peer is None:
+            return None
         self.fronts.add(front)
-        return peer
+        secure = transport.get_extra_info("ssl_object")
+        shown = secure.getpeercert(binary_form=True) if secure is not None else None
+        return replace(peer, certificate=thumbprint(shown)) if shown else peer
 
     def left(self, front: Front) -> None:
         """Note that *front* is no more."""
         self.fronts.discard(front)
-        address = self._counted.pop(front, None)
-        if address is not None:
-            self._per_peer[address] -= 1
-            if not self._per_peer[address]:
-                del self._per_peer[address]
+        self._count_off(front)
         if self._empty is not None and not self.fronts:
             self._empty.set()
+
+    def greet(self, handshake: Handshake, address: str) -> bool:
+        """Count *handshake*, of the peer *address*; False: there is no room for it."""
+        if self._count(handshake, address) is None:
+            return False
+        self._handshakes.add(handshake)
+        return True
+
+    def greeted(self, handshake: Handshake) -> None:
+        """Note that *handshake* has ended."""
+        self._handshakes.discard(handshake)
+        self._count_off(handshake)
 
     def random(self, size: int) -> bytes:
         """Return *size* random bytes."""
@@ -170,6 +194,27 @@ class DataPort:
         return self._block[at:end]
 
     # Inside
+
+    def _count(self, one: Front | Handshake, address: str) -> Peer | None:
+        server = self.gate.server
+        count = len(self.fronts) + len(self._handshakes)
+        if count >= server.max_connections or self.is_draining:
+            return None
+        peer = peer_of(address, server.trusted_proxies)
+        household = "" if peer.trusted else _household(peer.address)
+        if household:
+            if self._per_peer[household] >= server.max_connections_per_peer:
+                return None
+            self._per_peer[household] += 1
+            self._counted[one] = household
+        return peer
+
+    def _count_off(self, one: Front | Handshake) -> None:
+        household = self._counted.pop(one, None)
+        if household is not None:
+            self._per_peer[household] -= 1
+            if not self._per_peer[household]:
+                del self._per_peer[household]
 
     def _renew_pools(self) -> None:
         upstreams = self.gate.upstreams
@@ -209,5 +254,17 @@ def _expire(one: _Expiring, now: float) -> None:
         logger.exception("a deadline could not be kept")
 
 
-def _is_loopback(address: str) -> bool:
-    return ip_address(address).is_loopback
+def _household(address: str) -> str:
+    """Return whom a connection of *address* is counted for; "" for nobody.
+
+    Whoever has one IPv6 address has the /64 around it (RFC 6177), and could come by
+    another one each time.
+    """
+    if not address:
+        return ""
+    found = ip_address(address)
+    if found.is_loopback:
+        return ""
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((int(found) >> 64 << 64, 64)))
+    return address

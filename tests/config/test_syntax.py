@@ -174,7 +174,12 @@ def test_loopback_is_this_machine_alone(host: str, *, expected: bool) -> None:
     [
         ("127.0.0.1:80", "127.0.0.1:80", True),
         ("0.0.0.0:80", "127.0.0.1:80", True),
-        ("127.0.0.1:80", "[::]:80", True),
+        ("0.0.0.0:80", "localhost:80", True),
+        ("0.0.0.0:80", "[::]:80", False),
+        ("127.0.0.1:80", "[::]:80", False),
+        ("[::1]:80", "0.0.0.0:80", False),
+        ("[::1]:80", "[::]:80", True),
+        ("localhost:80", "[::]:80", True),
         ("127.0.0.1:80", "127.0.0.2:80", False),
         ("127.0.0.1:80", "127.0.0.1:81", False),
         ("127.0.0.1:0", "127.0.0.1:0", False),
@@ -184,7 +189,7 @@ def test_loopback_is_this_machine_alone(host: str, *, expected: bool) -> None:
     ],
 )
 def test_two_listeners_overlap(one: str, other: str, *, expected: bool) -> None:
-    """Every address includes each; port 0 is never the same port twice."""
+    """Every address includes each of its kind; port 0 is never the same port twice."""
     assert syntax.overlaps(syntax.address(one), syntax.address(other)) is expected
 
 

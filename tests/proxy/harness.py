@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -36,6 +37,8 @@ from gateway.model import (
 from gateway.observe.access import Entry
 from gateway.proxy.gate import Gate
 from gateway.proxy.server import DataPort
+from gateway.proxy.sockets import bind_all
+from gateway.proxy.tls import Certificates
 from gateway.wire.headers import Hygiene
 from tests.backends import Backend
 
@@ -45,6 +48,8 @@ ROUTE = Route("any", "test", "backend", "require", max_body=None)
 PUBLIC = replace(ROUTE, id="public", access="public", pass_credentials=True)
 SMALL = replace(ROUTE, id="small", max_body=1000)
 LARGE = replace(ROUTE, id="large", max_body=1 << 40)
+# What every data port here speaks, and what its callers trust; see test_over_tls.
+OVER_TLS: tuple[Certificates, ssl.SSLContext] | None = None
 GET = b"GET %b HTTP/1.1\r\nHost: shop.example\r\n%b\r\n"
 
 
@@ -229,6 +234,7 @@ class Bench:
     entries: list[Entry]
     tasks: set[asyncio.Task[Any]]
     callers: list[Caller] = field(default_factory=list)
+    client: ssl.SSLContext | None = None  # what callers speak TLS with, if they do
 
     @property
     def address(self) -> Address:
@@ -243,13 +249,20 @@ class Bench:
         address = self.address
         if address.path:
             return Caller(*await asyncio.open_unix_connection(address.path))
-        sock = socket.socket()
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        sock = socket.socket(family)
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, (address.host, address.port))
-        return Caller(*await asyncio.open_connection(sock=sock, limit=1 << 16))
+        if self.client is None:
+            return Caller(*await asyncio.open_connection(sock=sock, limit=1 << 16))
+        return Caller(
+            *await asyncio.open_connection(
+                sock=sock, limit=1 << 16, ssl=self.client, server_hostname="localhost"
+            )
+        )
 
     async def call(self, data: bytes) -> Answer:
         """Send one request on a connection of its own."""
@@ -290,6 +303,7 @@ async def gate_to(
     timeouts: Timeouts | None = None,
     hygiene: Hygiene | None = None,
     listen: Address | None = None,
+    tls: Certificates | None = None,
     **upstream: Any,
 ) -> AsyncIterator[Bench]:
     """Run a data port in front of *backend*."""
@@ -339,8 +353,9 @@ async def gate_to(
         generation="g1",
     )
     port = DataPort(gate, CLOCK, spawn, os.urandom)
-    await port.start([listen or Address("127.0.0.1", 0)])
-    bench = Bench(port, gate, decision, entries, tasks)
+    secure, client = (tls, None) if tls else OVER_TLS or (None, None)
+    await port.start(bind_all([listen or Address("127.0.0.1", 0)]), secure)
+    bench = Bench(port, gate, decision, entries, tasks, client=client)
     try:
         yield bench
     finally:

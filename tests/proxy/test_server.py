@@ -6,8 +6,11 @@ import asyncio
 from ipaddress import ip_network
 from pathlib import Path
 
+import pytest
+
 from gateway.config.settings import Address, Server
 from gateway.proxy.server import DataPort
+from gateway.proxy.sockets import bind
 from tests.backends import echoing, running, silent
 from tests.proxy.harness import chunked, gate_to, request
 
@@ -25,6 +28,32 @@ async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
         assert (await bench.call(request(b"/u"))).body == b"/u  "
         assert bench.entries[0].client == ""
         assert backend.requests[0].values(b"x-forwarded-for") == []
+
+
+async def test_a_unix_socket_is_replaced_and_removed(tmp_path: Path) -> None:
+    """A crash leaves one behind; a stop leaves none."""
+    listen = Address(path=str(tmp_path / "data.sock"))
+    bind(listen).close()
+    async with running(echoing) as backend:
+        async with gate_to(backend, listen=listen) as bench:
+            assert (await bench.call(request(b"/u"))).status == 200
+            with pytest.raises(OSError, match="another process"):
+                bind(listen)
+        assert not Path(listen.path).exists()
+
+
+async def test_it_listens_and_forwards_by_ipv6() -> None:
+    """The client's address is written without brackets, as proxies do."""
+    async with running(echoing) as backend:
+        six = Address("::1", 0)
+        async with (
+            gate_to(backend, listen=six) as inner,
+            gate_to(backend, listen=six, address=inner.address) as bench,
+        ):
+            assert str(bench.address) == f"[::1]:{bench.address.port}"
+            assert (await bench.call(request(b"/v6"))).body == b"/v6  "
+            assert bench.entries[0].client == inner.entries[0].client == "::1"
+            assert backend.requests[0].values(b"x-forwarded-for") == [b"::1"]
 
 
 async def test_it_forwards_to_a_unix_socket(tmp_path: Path) -> None:
@@ -75,13 +104,13 @@ async def test_closing_does_not_wait_for_ever() -> None:
         assert not bench.port.fronts
 
 
+class Transport(asyncio.Transport):
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 1)})
+
+
 async def test_one_address_has_a_cap_unless_it_is_ours() -> None:
     """R5: per peer, but not for loopback and trusted proxies."""
-
-    class Transport(asyncio.Transport):
-        def __init__(self, address: str) -> None:
-            super().__init__({"peername": (address, 1)})
-
     proxies = (ip_network("10.0.0.0/8"),)
     server = Server(max_connections_per_peer=2, trusted_proxies=proxies)
     async with running(echoing) as backend, gate_to(backend, server=server) as bench:
@@ -91,6 +120,7 @@ async def test_one_address_has_a_cap_unless_it_is_ours() -> None:
             ("::ffff:192.0.2.7", 2),
             ("127.0.0.1", 9),
             ("::1", 9),
+            ("2001:db8::1", 2),
             ("10.1.2.3", 9),
         ):
             fronts = [_front(port) for _ in range(9)]
@@ -102,6 +132,27 @@ async def test_one_address_has_a_cap_unless_it_is_ours() -> None:
             again = port.admit(fronts[0], Transport(address))
             assert again is not None
             port.left(fronts[0])
+
+
+async def test_a_household_has_one_cap() -> None:
+    """R5: a subscriber's /64 holds more addresses than we have room (RFC 6177)."""
+    server = Server(max_connections_per_peer=2)
+    async with running(echoing) as backend, gate_to(backend, server=server) as bench:
+        port = bench.port
+        fronts = [_front(port) for _ in range(4)]
+        addresses = [
+            "2001:db8::1",
+            "2001:db8::2:0:0:1",
+            "2001:db8::f:1",
+            "2001:db8:0:1::",
+        ]
+        got = [
+            port.admit(front, Transport(address))
+            for front, address in zip(fronts, addresses, strict=True)
+        ]
+        assert [peer is not None for peer in got] == [True, True, False, True]
+        for front in fronts:
+            port.left(front)
 
 
 def _front(port: DataPort):  # type: ignore[no-untyped-def]  # noqa: ANN202

@@ -1,0 +1,49 @@
+"""What holds without TLS holds with it: the same tests, once more, through a handshake.
+
+Those are missing that close half of a connection, which TLS can't, or that send more
+than a socket takes in one piece, which asyncio's TLS client takes whole. Tables of
+requests are about bytes, and are read once, without.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.settings import Tls
+from gateway.proxy.tls import Certificates
+from tests.certificates import Authority
+from tests.proxy import harness, test_exchange, test_front
+
+CA = Authority()
+OURS = CA.sign()
+_WITHOUT = {
+    "test_a_slow_upstream_slows_its_client_down",
+    "test_nothing_is_read_ahead_of_a_decision",
+    "test_connections_have_a_cap",
+}
+
+
+@pytest.fixture(autouse=True)
+def over_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let every data port speak TLS, and every caller trust it."""
+    certificates = Certificates(Tls(*OURS.write(tmp_path)), harness.CLOCK)
+    monkeypatch.setattr(harness, "OVER_TLS", (certificates, CA.client()))
+
+
+def _again(module: Any) -> dict[str, Any]:
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if name.startswith("test_")
+        and inspect.iscoroutinefunction(found)
+        and found.__module__ == module.__name__
+        and name not in _WITHOUT
+        and not hasattr(found, "pytestmark")
+    }
+
+
+globals().update({**_again(test_exchange), **_again(test_front)})
