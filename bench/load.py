@@ -9,8 +9,11 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.processes import pinned
+
+SCRIPT = Path(__file__).with_name("tokens.lua")
 
 UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}  # to milliseconds
 
@@ -31,9 +34,25 @@ class Reading:
 
 
 def measure(
-    port: int, path: str, headers: Mapping[str, str], *, seconds: int, core: int = 1
+    port: int,
+    path: str,
+    headers: Mapping[str, str],
+    *,
+    seconds: int,
+    core: int = 1,
+    tokens: Path | None = None,
+    first: int = 0,
 ) -> Reading:
     """Keep 64 connections to *port* busy for *seconds*.
+
+    Args:
+        port: On loopback.
+        path: What to GET.
+        headers: Beside those of wrk.
+        seconds: How long.
+        core: Where wrk runs.
+        tokens: A file of tokens, one on each line; every request takes the next.
+        first: How many of them to leave out at the beginning.
 
     Raises:
         SpoiltError: When one answer was not a 2xx, or a connection failed.
@@ -42,8 +61,12 @@ def measure(
     # An answer after two seconds is late, not wrong: a slow peer has a figure too.
     late = ["--timeout", "20s"]
     command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", *late, *fields]
+    command.append(f"http://127.0.0.1:{port}{path}")
+    if tokens is not None:
+        command[1:1] = ["-s", str(SCRIPT)]
+        command += ["--", str(tokens), str(first)]
     done = subprocess.run(
-        pinned(core, [*command, f"http://127.0.0.1:{port}{path}"]),
+        pinned(core, command),
         capture_output=True,
         text=True,
         check=True,

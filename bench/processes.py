@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 START_LIMIT = 15.0  # seconds until a server must accept
@@ -36,6 +37,7 @@ def started(
     log: Path,
     env: Mapping[str, str] | None = None,
     stdout_lines: Path | None = None,
+    patience: float = START_LIMIT,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run *command* on *core* until the block ends.
 
@@ -48,6 +50,7 @@ def started(
         stdout_lines: Where the number of lines on standard output is written. They
             go through a pipe, as under a container runtime, to a reader that keeps
             nothing.
+        patience: Seconds until it must accept.
     """
     with contextlib.ExitStack() as stack:
         err = stack.enter_context(log.open("wb"))
@@ -71,12 +74,33 @@ def started(
         if out is not None:
             assert reader.stdin is not None
             reader.stdin.close()  # the server alone holds the pipe now
-        _wait(process, port, log)
+        _wait(process, port, log, patience)
         yield process
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT
+@contextlib.contextmanager
+def launched(
+    command: Sequence[str], *, core: int, log: Path, env: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run *command* on *core* until the block ends, which begins at once."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            pinned(core, command),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **env},
+        )
+        try:
+            yield process
+        finally:
+            _stop(process)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], port: int, log: Path, patience: float
+) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise NotStartedError(f"exit {process.returncode}: {_last_lines(log)}")
@@ -84,9 +108,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         time.sleep(0.05)
-    raise NotStartedError(
-        f"not accepting after {START_LIMIT:.0f} s: {_last_lines(log)}"
-    )
+    raise NotStartedError(f"not accepting after {patience:.0f} s: {_last_lines(log)}")
 
 
 def _last_lines(log: Path) -> str:
@@ -116,8 +138,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process holds (VmRSS)."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
 def said_version(command: Sequence[str]) -> str:
     """Return what a tool prints of its version, its first line."""
+    return _version(tuple(command))
+
+
+@cache
+def _version(command: tuple[str, ...]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0].strip() if lines else "unknown"

@@ -27,7 +27,41 @@ class Goal:
     of: str
     to: str
     kind: str
-    least: float
+    least: float | None  # None: shown, without a goal
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Something measured that is no rate of requests, and what it should reach."""
+
+    name: str
+    group: str
+    unit: str
+    rounds: tuple[float, ...]
+    least: float | None = None
+    most: float | None = None
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median of the rounds."""
+        return median(self.rounds)
+
+    @property
+    def is_met(self) -> bool | None:
+        """Tell whether the goal is reached; None where there is none."""
+        if self.least is not None:
+            return self.value >= self.least
+        return None if self.most is None else self.value <= self.most
+
+    @property
+    def share(self) -> float | None:
+        """How far it is on its way to the goal: 1.0 is there, more is better."""
+        if self.least is not None:
+            return self.value / self.least
+        if self.most is None:
+            return None
+        return self.most / self.value if self.value > 0 else float("inf")
 
 
 GOALS = (
@@ -39,6 +73,16 @@ GOALS = (
     Goal("gateway", "nginx plain", BROWSER, 0.4),
     Goal("gateway", "starlette + httpx", MINIMAL, 30.0),
     Goal("gateway", "gateway public route", MINIMAL, 0.85),
+    Goal("gateway, base", "gateway, no log", MINIMAL, 0.9),
+    Goal("gateway, 10,000 routes", "gateway, 10 routes", MINIMAL, 0.95),
+    Goal("gateway, 1,000,000 revoked", "gateway, base", MINIMAL, 0.95),
+    Goal("gateway, 100,000 tokens held", "gateway, one token", MINIMAL, None),
+    Goal("gateway, 100,000 tokens in turn", "gateway, one token", MINIMAL, 0.95),
+    Goal("gateway RS256 cold", "haproxy RS256 cold", MINIMAL, 0.4),
+    Goal("gateway ES256 cold", "haproxy ES256 cold", MINIMAL, None),
+    Goal("gateway HS256 cold", "haproxy HS256 cold", MINIMAL, None),
+    Goal("gateway ES256 cold", "gateway RS256 cold", MINIMAL, None),
+    Goal("gateway HS256 cold", "gateway RS256 cold", MINIMAL, None),
 )
 
 
@@ -50,7 +94,7 @@ class Findings:
     skipped: dict[str, str] = field(default_factory=dict)  # not installed
     unfit: dict[str, str] = field(default_factory=dict)  # there, but not as it says
     spoilt: list[str] = field(default_factory=list)  # runs with errors
-    asked: dict[str, int] = field(default_factory=dict)  # answered, by each server
+    figures: list[Figure] = field(default_factory=list)
 
     def add(self, name: str, kind: str, reading: Reading) -> None:
         """Keep one round's *reading*."""
@@ -81,11 +125,38 @@ def table(
     findings: Findings, contestants: Sequence[Contestant], servers: dict[str, Server]
 ) -> str:
     """Return what a person reads."""
-    rows = [("", "req/s", "browser", "cpu us", "p50 ms", "p99 ms", "what it does")]
-    for who in contestants:
-        found = findings.readings.get((who.name, MINIMAL))
-        if not found:
-            continue
+    lines = []
+    measured = [who for who in contestants if (who.name, MINIMAL) in findings.readings]
+    if measured:
+        lines += ["One core, 64 connections, medians", ""]
+        lines += [*_columns(_rates(findings, measured), range(1, 6)), ""]
+        lines += [*_columns(_ratios(findings), range(2, 5)), ""]
+        peers = [("row", "version", "config", "cache")]
+        for who in measured:
+            server = servers[who.server]
+            peers.append((who.name, server.version, server.config, who.cache))
+        lines += [*_columns(peers), ""]
+    if findings.figures:
+        lines += [*_columns(_figures(findings), range(1, 4)), ""]
+    for title, what in (
+        ("skipped", findings.skipped),
+        ("not measured", findings.unfit),
+    ):
+        lines += [f"{title}: {name}: {why}" for name, why in what.items()]
+    lines += [f"spoilt run: {what}" for what in findings.spoilt]
+    return "\n".join(lines)
+
+
+def _rates(findings: Findings, measured: Sequence[Contestant]) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [
+        ("", "req/s", "browser", "cpu us", "p50 ms", "p99 ms", "what it does")
+    ]
+    group = measured[0].group
+    for who in measured:
+        if who.group != group:
+            rows.append(("",) * len(rows[0]))
+            group = who.group
+        found = findings.readings[who.name, MINIMAL]
         rows.append(
             (
                 who.name,
@@ -97,34 +168,43 @@ def table(
                 who.does,
             )
         )
-    lines = ["One core, 64 connections, medians", "", *_columns(rows, range(1, 6)), ""]
-    goals = [("ratio of medians", "request", "goal", "req/s", "by cpu", "")]
+    return rows
+
+
+def _ratios(findings: Findings) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [
+        ("ratio of medians", "request", "goal", "req/s", "by cpu", "")
+    ]
     for goal in GOALS:
         ratio = findings.ratio(goal)
-        goals.append(
+        if ratio is None:
+            continue
+        is_missed = goal.least is not None and ratio < goal.least
+        rows.append(
             (
                 f"{goal.of} / {goal.to}",
                 goal.kind,
-                f">= {goal.least:g}",
+                "-" if goal.least is None else f">= {goal.least:g}",
                 _ratio(ratio),
                 _ratio(findings.cpu_ratio(goal)),
-                "" if ratio is None or ratio >= goal.least else "not reached",
+                "not reached" if is_missed else "",
             )
         )
-    lines += [*_columns(goals, range(2, 5)), ""]
-    peers = [("peer", "version", "config", "cache")]
-    for who in contestants:
-        if (who.name, MINIMAL) in findings.readings:
-            server = servers[who.server]
-            peers.append((who.name, server.version, server.config, who.cache))
-    lines += _columns(peers)
-    for title, what in (
-        ("skipped", findings.skipped),
-        ("not measured", findings.unfit),
-    ):
-        lines += [f"{title}: {name}: {why}" for name, why in what.items()]
-    lines += [f"spoilt run: {what}" for what in findings.spoilt]
-    return "\n".join(lines)
+    return rows
+
+
+def _figures(findings: Findings) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [("figure, median", "goal", "found", "unit", "", "how")]
+    for figure in findings.figures:
+        goal = "-"
+        if figure.least is not None:
+            goal = f">= {figure.least:g}"
+        elif figure.most is not None:
+            goal = f"<= {figure.most:g}"
+        missed = "not reached" if figure.is_met is False else ""
+        found = f"{figure.value:,.0f}" if figure.value >= 100 else f"{figure.value:.3g}"
+        rows.append((figure.name, goal, found, figure.unit, missed, figure.note))
+    return rows
 
 
 def record(
@@ -150,11 +230,16 @@ def record(
                 },
             }
             for who in contestants
+            if any(name == who.name for name, _ in findings.readings)
         ],
         "ratios": [
             asdict(goal)
             | {"ratio": findings.ratio(goal), "by_cpu": findings.cpu_ratio(goal)}
             for goal in GOALS
+        ],
+        "figures": [
+            asdict(figure) | {"value": figure.value, "met": figure.is_met}
+            for figure in findings.figures
         ],
         "skipped": findings.skipped,
         "not_measured": findings.unfit,
@@ -162,30 +247,66 @@ def record(
     }
 
 
+WIDTH, LEFT, LONGEST = 760, 270, 380
+CUT = 2.5  # a goal exceeded more than this is drawn no longer
+
+
 def chart(findings: Findings, contestants: Sequence[Contestant]) -> str:
-    """Return the medians as an SVG bar chart."""
+    """Return the medians, and how far every goal is reached, as an SVG bar chart."""
     rates = {
         who.name: rate
         for who in contestants
         if (rate := findings.rate(who.name, MINIMAL)) is not None
     }
     top = max(rates.values(), default=1.0)
-    bars = []
-    for row, (name, rate) in enumerate(rates.items()):
-        y, width = 34 + row * 26, 420 * rate / top
+    drawn = []
+    y = 20
+    if rates:
+        drawn.append(_title(y, "requests per second of one core"))
+        y += 14
+    for name, rate in rates.items():
         colour = "#2563eb" if name.startswith("gateway") else "#94a3b8"
-        bars.append(
-            f'<text x="170" y="{y + 13}" text-anchor="end">{name}</text>'
-            f'<rect x="180" y="{y}" width="{width:.1f}" height="18" fill="{colour}"/>'
-            f'<text x="{186 + width:.1f}" y="{y + 13}">{rate:,.0f}</text>'
+        drawn.append(_bar(y, name, LONGEST * rate / top, colour, f"{rate:,.0f}"))
+        y += 22
+    shares = [
+        (f"{goal.of} / {goal.to}, {goal.kind}", ratio / goal.least)
+        for goal in GOALS
+        if goal.least and (ratio := findings.ratio(goal)) is not None
+    ]
+    shares += [(it.name, it.share) for it in findings.figures if it.share is not None]
+    if shares:
+        y += 30
+        drawn.append(_title(y, "how far each goal is reached; the line is the goal"))
+        y += 14
+        line = 2 * LEFT - 100 + (WIDTH - 2 * LEFT + 40) / CUT
+        drawn.append(
+            f'<path d="M{line:.1f} {y - 4}V{y + 22 * len(shares)}" stroke="#0f172a"/>'
         )
-    height = 44 + len(bars) * 26
+    for name, share in shares:
+        length = (WIDTH - 2 * LEFT + 40) * min(share, CUT) / CUT
+        colour = "#16a34a" if share >= 1 else "#dc2626"
+        drawn.append(_bar(y, name, length, colour, f"{share:.2f}", 2 * LEFT - 100))
+        y += 22
+    height = y + 14
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         'font-family="sans-serif" font-size="12" fill="#0f172a">'
-        f'<rect width="680" height="{height}" fill="#ffffff"/>'
-        '<text x="10" y="20" font-size="14">requests per second of one core</text>'
-        f"{''.join(bars)}</svg>\n"
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>'
+        f"{''.join(drawn)}</svg>\n"
+    )
+
+
+def _title(y: int, text: str) -> str:
+    return f'<text x="10" y="{y}" font-size="14">{text}</text>'
+
+
+def _bar(
+    y: int, name: str, length: float, colour: str, figure: str, left: int = LEFT
+) -> str:
+    return (
+        f'<text x="{left - 10}" y="{y + 13}" text-anchor="end">{name}</text>'
+        f'<rect x="{left}" y="{y}" width="{length:.1f}" height="16" fill="{colour}"/>'
+        f'<text x="{left + length + 6:.1f}" y="{y + 13}">{figure}</text>'
     )
 
 

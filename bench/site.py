@@ -8,10 +8,16 @@ Imports: cryptography, jwt.
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
+import secrets
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +28,23 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 from jwt.algorithms import RSAAlgorithm
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "peers"
 ISSUER = "https://login.bench.example"
+# One issuer for each algorithm: a key is bound to one.
+ISSUERS = {"RS256": ISSUER, "ES256": f"{ISSUER}/es256", "HS256": f"{ISSUER}/hs256"}
 AUDIENCE = "https://api.bench.example"
 BODY = '{"order":"o-17","item":"a blue kettle","price":4200,"n":42}'  # 59 bytes
 
 CALL = "/api/orders/customers/c-1/orders"
 SEEN = "/api/orders/seen"
 STATUS = "/api/orders/status"
+STREAM = "/api/streams/one"
+STREAM_BYTES = 1 << 30
 
 # What Firefox sends beside Host: 15 fields, 1.1 KB.
 BROWSER = {
@@ -74,13 +85,23 @@ class Site:
 
     run: Path  # scratch: configs as filled in, keys, sockets, logs
     backend: int  # its port
-    tokens: Tokens
+    streams: int  # the port of what sends and takes 1 GiB
+    tokens: Mapping[str, Tokens]  # algorithm -> what is tried
+    issued_at: int  # Unix seconds; of every token
+    keys: Mapping[str, str] = field(repr=False)  # algorithm -> PEM, or the secret
 
-    def fill(self, template: str, **values: object) -> Path:
-        """Write *template* into the run's directory, each @NAME@ filled in."""
+    def fill(self, template: str, to: str = "", **values: object) -> Path:
+        """Write *template* into the run's directory, each @NAME@ filled in.
+
+        Args:
+            template: A file of bench/peers.
+            to: What to call it there; as it is called here, if left out.
+            values: Beside what is the same for all.
+        """
         names = {
             "RUN": self.run,
             "BACKEND": self.backend,
+            "STREAMS": self.streams,
             "ISSUER": ISSUER,
             "AUDIENCE": AUDIENCE,
             "BODY": BODY,
@@ -88,44 +109,115 @@ class Site:
         }
         text = (TEMPLATES / template).read_text(encoding="utf-8")
         text = re.sub(r"@([A-Z]+)@", lambda found: str(names[found[1]]), text)
-        written = self.run / template
+        written = self.run / (to or template)
         written.write_text(text, encoding="utf-8")
         return written
 
+    def mint(self, name: str, algorithm: str, count: int) -> Path:
+        """Return a file of *count* good tokens, one on each line, no two the same."""
+        file = self.run / f"{name}.tokens"
+        if not file.exists():
+            cores = os.cpu_count() or 1
+            size = -(-count // cores)  # an RS256 signature is most of a millisecond
+            spans = [range(at, min(at + size, count)) for at in range(0, count, size)]
+            claims = good_claims(algorithm, self.issued_at)
+            with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:
+                done = pool.map(
+                    _mint,
+                    spans,
+                    *([it] * len(spans) for it in (name, algorithm, self.keys, claims)),
+                )
+                file.write_text("".join(done), encoding="ascii")
+        return file
+
+
+def _mint(
+    numbers: range,
+    name: str,
+    algorithm: str,
+    keys: Mapping[str, str],
+    claims: dict[str, Any],
+) -> str:
+    key = _loaded(algorithm, keys[algorithm])
+    return "".join(
+        _signed(
+            algorithm, key, claims | {"sub": f"c-{number}", "jti": f"{name}-{number}"}
+        )
+        + "\n"
+        for number in numbers
+    )
+
+
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on now.
+
+    Below the range from which clients are given theirs: servers start at different
+    times, and in between wrk opens connections by the hundred.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def prepare(run: Path) -> Site:
     """Make keys and tokens in *run*, an empty directory."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    public = key.public_key()
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (run / "issuer.pem").write_bytes(pem)
-    jwk = RSAAlgorithm.to_jwk(public, as_dict=True)
-    jwk |= {"kid": "bench-1", "alg": "RS256", "use": "sig"}
+    keys = {algorithm: new_key(algorithm) for algorithm in ISSUERS}
+    jwk: dict[str, Any] = {}
+    for algorithm in ("RS256", "ES256"):
+        public = _loaded(algorithm, keys[algorithm]).public_key()
+        pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (run / f"issuer-{algorithm}.pem").write_bytes(pem)
+        if algorithm == "RS256":
+            jwk = RSAAlgorithm.to_jwk(public, as_dict=True)
+            jwk |= {"kid": "bench-1", "alg": "RS256", "use": "sig"}
     (run / "issuer.jwks.json").write_text(json.dumps({"keys": [jwk]}))
+    secret = run / "issuer-HS256.secret"
+    secret.touch(mode=0o600)
+    secret.write_text(keys["HS256"], encoding="ascii")
 
     (run / "identity").mkdir()
     signing = run / "identity" / "1.pem"
     signing.touch(mode=0o600)
-    signing.write_bytes(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
-    )
-    return Site(run, free_port(), _tokens(key))
+    signing.write_text(new_key("ES256"), encoding="ascii")
 
-
-def _tokens(key: rsa.RSAPrivateKey) -> Tokens:
     now = int(time.time())
-    claims: dict[str, Any] = {
-        "iss": ISSUER,
+    return Site(
+        run,
+        backend=free_port(),
+        streams=free_port(),
+        tokens={each: _tokens(each, keys, now) for each in ISSUERS},
+        issued_at=now,
+        keys=keys,
+    )
+
+
+def new_key(algorithm: str) -> str:
+    """Return a private key as PEM; for HS256 a secret."""
+    if algorithm == "HS256":
+        return secrets.token_hex(32)
+    key = (
+        rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        if algorithm == "RS256"
+        else ec.generate_private_key(ec.SECP256R1())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem.decode("ascii")
+
+
+def good_claims(algorithm: str, now: int) -> dict[str, Any]:
+    """Return what a token that passes says."""
+    return {
+        "iss": ISSUERS[algorithm],
         "sub": "c-1",
         "aud": AUDIENCE,
         "iat": now,
@@ -134,12 +226,25 @@ def _tokens(key: rsa.RSAPrivateKey) -> Tokens:
         "roles": ["customer"],
     }
 
-    def token(signer: rsa.RSAPrivateKey = key, **changed: object) -> str:
-        return jwt.encode(
-            claims | changed, signer, algorithm="RS256", headers={"kid": "bench-1"}
-        )
 
-    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+def _loaded(algorithm: str, key: str) -> Any:
+    if algorithm == "HS256":
+        return key
+    return load_pem_private_key(key.encode("ascii"), password=None)
+
+
+def _signed(algorithm: str, key: Any, claims: dict[str, Any]) -> str:
+    return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": "bench-1"})
+
+
+def _tokens(algorithm: str, keys: Mapping[str, str], now: int) -> Tokens:
+    claims = good_claims(algorithm, now)
+    own = _loaded(algorithm, keys[algorithm])
+    stranger = _loaded(algorithm, new_key(algorithm))
+
+    def token(key: Any = own, **changed: object) -> str:
+        return _signed(algorithm, key, claims | changed)
+
     return Tokens(
         good=token(),
         bad={

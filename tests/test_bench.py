@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,12 +15,45 @@ from pathlib import Path
 
 import pytest
 
-from bench.lineup import CONTESTANTS, servers
+from bench import streams
+from bench.flame import hottest
+from bench.latency import added
+from bench.lineup import (
+    CONTESTANTS,
+    FILES,
+    MANY_ROUTES,
+    Contestant,
+    servers,
+    shop_policy,
+)
 from bench.load import Reading, SpoiltError, read
-from bench.processes import NotStartedError, cpu_seconds, started
-from bench.results import GOALS, MINIMAL, Findings, chart, record, table
-from bench.site import BODY, BROWSER, TEMPLATES, Site, Tokens, free_port, prepare
+from bench.pace import (
+    Pace,
+    WrongError,
+    keep_pace,
+    percentile,
+    request_bytes,
+    status_of,
+)
+from bench.processes import NotStartedError, cpu_seconds, resident, started
+from bench.results import GOALS, MINIMAL, Figure, Findings, chart, record, table
+from bench.run import GROUPS, chosen_groups, flows
+from bench.site import (
+    BODY,
+    BROWSER,
+    ISSUERS,
+    TEMPLATES,
+    Site,
+    Tokens,
+    free_port,
+    prepare,
+)
+from bench.start import filled
+from bench.state import memory
+from bench.streams import Flow
 from bench.trial import UnfitError, examine
+from gateway.app import CLOCK
+from gateway.config.load import load
 
 REPORT = """Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
@@ -68,7 +102,7 @@ def test_what_is_compared_is_measured() -> None:
 
 def test_the_request_is_the_one_that_is_described(site: Site) -> None:
     """A token near 600 bytes, 59 bytes of JSON, 15 fields of a browser in 1.1 KB."""
-    assert 580 <= len(site.tokens.good) <= 620
+    assert 580 <= len(site.tokens["RS256"].good) <= 620
     assert len(BODY) == 59
     assert len(BROWSER) == 15
     size = sum(len(f"{name}: {value}\r\n") for name, value in BROWSER.items())
@@ -80,16 +114,19 @@ def test_every_name_in_a_config_is_filled_in(site: Site) -> None:
     servers(site)
     for template in TEMPLATES.glob("*.[ctky]*"):
         if template.suffix in {".conf", ".cfg", ".yaml", ".toml"}:
-            written = site.fill(template.name, PORT=1, PROBES=2)
+            names = ("PORT", "PROBES", "REDIS", "NAME", "COUNT", "ISSUERS")
+            values = {**dict.fromkeys(names, "1"), "ALGORITHM": "RS256", "KEY": "1"}
+            written = site.fill(template.name, f"{template.name}.test", **values)
             assert not re.search(r"@[A-Z]+@", written.read_text(encoding="utf-8"))
 
 
 def test_every_config_is_somebodys(site: Site) -> None:
     """bench/peers holds nothing that no server is started with."""
-    used = {server.config for server in servers(site)} | {"orders.toml"}
+    used = {name for it in servers(site) for name in it.config.split(" + ")}
+    used = used - {""} | {"orders.toml", "streams.toml"}  # the policies
     there = {path.name for path in TEMPLATES.iterdir() if path.is_file()}
     missing = {server.name for server in servers(site) if server.missing}
-    assert used - {""} <= there
+    assert used <= there
     assert missing or used == there
 
 
@@ -100,7 +137,8 @@ def test_who_is_not_installed_is_named(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr("bench.lineup.BENCH_VENV", Path("/nowhere"))
     found = {server.name: server.missing for server in servers(site)}
-    assert all(found[name] for name in found if name != "gateway")
+    ours = ("gateway", "streams")
+    assert all(found[name] for name in found if not name.startswith(ours))
     assert "httpx" in found["starlette-httpx"]
 
 
@@ -123,6 +161,7 @@ def test_processor_time_is_compared_the_other_way_round() -> None:
     found = {g.to: findings.cpu_ratio(g) for g in GOALS if g.kind == MINIMAL}
     assert found["nginx plain"] == 0.5
     assert cpu_seconds(os.getpid()) > 0
+    assert resident(os.getpid()) > 1 << 20
 
 
 def test_the_tables_name_what_was_left_out(site: Site) -> None:
@@ -133,13 +172,21 @@ def test_the_tables_name_what_was_left_out(site: Site) -> None:
         spoilt=["backend, minimal: Socket errors"],
     )
     findings.add("gateway", MINIMAL, READING)
+    findings.figures.append(Figure("idle worker", "memory", "MB", (61.0,), most=60.0))
     lineup = {server.name: server for server in servers(site)}
     said = table(findings, CONTESTANTS, lineup)
     for words in ("nginx: not installed", "a good token: 500", "Socket errors"):
         assert words in said
+    assert re.search(r"idle worker +<= 60 +61 +MB +not reached", said)
     kept = record(findings, CONTESTANTS, lineup)
     assert kept["skipped"] == {"nginx": "not installed"}
-    assert ">gateway<" in chart(findings, CONTESTANTS)
+    assert [row["name"] for row in kept["contestants"]] == ["gateway"]
+    assert kept["figures"][0]["value"] == 61.0
+    assert kept["figures"][0]["met"] is False
+    drawn = chart(findings, CONTESTANTS)
+    assert ">gateway<" in drawn
+    assert ">idle worker<" in drawn
+    assert ">0.98<" in drawn
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
@@ -190,11 +237,11 @@ def test_who_lets_everybody_pass_is_not_measured_as_a_guard(
 ) -> None:
     """What a row claims to refuse is tried first, each thing by itself."""
     (plain,) = [who for who in CONTESTANTS if who.name == "nginx plain"]
-    examine(plain, open_door.port, site.tokens)
-    for what in ("none", "garbage", *site.tokens.bad):
+    examine(plain, open_door.port, site.tokens["RS256"])
+    for what in ("none", "garbage", *site.tokens["RS256"].bad):
         guard = replace(plain, refuses=frozenset({what}))
         with pytest.raises(UnfitError, match=f"{what}: 200, not refused"):
-            examine(guard, open_door.port, site.tokens)
+            examine(guard, open_door.port, site.tokens["RS256"])
 
 
 def test_who_answers_something_else_is_not_measured(site: Site) -> None:
@@ -205,3 +252,216 @@ def test_who_answers_something_else_is_not_measured(site: Site) -> None:
             examine(CONTESTANTS[0], door.port, Tokens("a.b.c", {}))
     finally:
         door.close()
+
+
+def test_every_row_has_its_place(site: Site) -> None:
+    """A known group, a server that there is, a file of tokens that can be made."""
+    names = {server.name for server in servers(site)}
+    assert len({who.name for who in CONTESTANTS}) == len(CONTESTANTS)
+    for who in CONTESTANTS:
+        assert who.group in GROUPS
+        assert who.server in names
+        assert not who.tokens or FILES[who.tokens][0] == who.algorithm
+
+
+def test_groups_are_chosen_by_name() -> None:
+    """None named is all; an unknown one is an error, not an empty run."""
+    assert chosen_groups("") == list(GROUPS)
+    assert chosen_groups("tokens, peers") == ["peers", "tokens"]
+    with pytest.raises(SystemExit, match="unknown: peer;"):
+        chosen_groups("peer")
+
+
+def test_every_gateway_has_a_valid_configuration(site: Site) -> None:
+    """The many routes too, though a few of them will do here."""
+    shop = site.run / f"shop-{MANY_ROUTES}.toml"
+    gateways = [it for it in servers(site) if it.name.startswith("gateway")]
+    shop.write_text(shop_policy(3))
+    for server in gateways:
+        words = server.command
+        files = [Path(words[at + 1]) for at, word in enumerate(words) if word == "-c"]
+        loaded = load(files, env={})
+        assert loaded.settings.log_access == (server.name != "gateway-no-log")
+        routes = [it for it in loaded.policy.routes if it.service == "shop"]
+        assert len(routes) == {"gateway-routes-10": 10, "gateway-routes-10000": 3}.get(
+            server.name, 0
+        )
+
+
+@pytest.mark.parametrize("algorithm", ISSUERS)
+def test_no_two_tokens_of_a_file_are_the_same(site: Site, algorithm: str) -> None:
+    """Each has its own caller; the file is made once."""
+    file = site.mint("few", algorithm, 5)
+    assert len(set(file.read_text().split())) == 5
+    assert site.mint("few", algorithm, 7) == file
+    file.unlink()
+
+
+def test_a_list_is_filled_before_the_gateway_starts() -> None:
+    """bench/start.py revokes through the same door as everybody else."""
+    assert len(filled(CLOCK, count=20, issuer="https://a.example")) == 20
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    """The smallest that so many of them do not exceed."""
+    values = [5.0, 1.0, 4.0, 2.0, 3.0]
+    assert percentile(values, 0.5) == 3.0
+    assert percentile(values, 0.99) == 5.0
+    assert percentile([7.0], 0.01) == 7.0
+
+
+def test_an_answer_is_read_to_its_end() -> None:
+    """It has a status when its body is whole, and needs a length."""
+    whole = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc"
+    assert [status_of(whole[:end]) for end in (0, 20, len(whole) - 1)] == [None] * 3
+    assert status_of(whole) == 200
+    with pytest.raises(WrongError, match="without a length"):
+        status_of(b"HTTP/1.1 200 OK\r\n\r\n")
+
+
+class Lane:
+    """Answers on every connection, from *opens* seconds after its start on."""
+
+    def __init__(self, opens: float, status: int = 200) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+        self.answer = f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\n\r\n".encode()
+        self.open = threading.Event()
+        self.timer = threading.Timer(opens, self.open.set)
+        self.timer.start()
+        self.threads = [threading.Thread(target=self.accept, daemon=True)]
+        self.threads[0].start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self.serve, args=(connection,))
+            self.threads.append(thread)
+            thread.start()
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(ConnectionError):
+            while connection.recv(4096):
+                self.open.wait()
+                connection.sendall(self.answer)
+
+    def close(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for thread in (self.timer, *self.threads):
+            thread.join()
+
+
+def test_a_late_answer_is_counted_from_when_it_was_due() -> None:
+    """Who keeps everybody waiting is not asked less often for it."""
+    lane = Lane(opens=0.5)
+    try:
+        request = request_bytes("GET", "/", {})
+        found = keep_pace(lane.port, request, rate=100, seconds=0.2)
+    finally:
+        lane.close()
+    assert found.requests == 20
+    assert found.p50 >= 200
+    assert found.late < found.p50
+
+
+def test_at_a_fixed_rate_every_answer_has_to_be_right() -> None:
+    """One that is not a 200 spoils the run."""
+    lane = Lane(opens=0.0, status=503)
+    try:
+        request = request_bytes("GET", "/", {})
+        with pytest.raises(WrongError, match="503"):
+            keep_pace(lane.port, request, rate=100, seconds=0.1)
+    finally:
+        lane.close()
+
+
+def test_what_is_added_is_told_beside_what_was_there() -> None:
+    """The difference of medians; the goal is the gateway's alone."""
+    direct = [Pace(0.2, 0.4, 0.1, 9), Pace(0.1, 0.3, 0.1, 9), Pace(0.3, 9.0, 0.1, 9)]
+    half, tail = added("gateway", [Pace(0.4, 1.5, 0.1, 9)], direct, goal=True)
+    assert half.value == pytest.approx(0.2)
+    assert tail.value == pytest.approx(1.1)
+    assert (half.is_met, tail.is_met) == (True, False)
+    assert [it.is_met for it in added("nginx", direct, direct)] == [None, None]
+
+
+def test_a_figure_knows_its_goal() -> None:
+    """At least, at most, or none; the share is 1 where the goal is."""
+    least = Figure("a", "g", "", (1.0, 2.0, 9.0), least=4.0)
+    assert (least.value, least.is_met, least.share) == (2.0, False, 0.5)
+    most = Figure("a", "g", "", (2.0,), most=4.0)
+    assert (most.is_met, most.share) == (True, 2.0)
+    assert Figure("a", "g", "", (0.0,), most=4.0).share == float("inf")
+    none = Figure("a", "g", "", (2.0,))
+    assert (none.is_met, none.share) == (None, None)
+
+
+def test_memory_is_what_came_on_top() -> None:
+    """Of a worker with many entries less an idle one; of one after less before."""
+    idle, revoked, live = memory(50_000_000, 74_000_000, 60_000_000, 159_900_000)
+    assert idle.value == 50.0
+    assert revoked.value == 24.0
+    assert live.value == 1000.0
+
+
+def test_a_gigabyte_is_compared_by_rate() -> None:
+    """And each proxy's memory is named, in both directions that were measured."""
+    found = {
+        ("nginx", "download"): [Flow(1000.0, 10.0, 0.0)],
+        ("gateway-streams", "download"): [Flow(600.0, 20.0, 1.0)],
+        ("gateway-streams", "upload"): [Flow(600.0, 20.0, 9.0)],
+    }
+    ratio, ours, theirs, up = flows(found)
+    assert (ratio.value, ratio.is_met) == (0.6, True)
+    assert "by cpu 0.50" in ratio.note
+    assert (ours.is_met, theirs.is_met, up.is_met) == (True, None, False)
+
+
+@pytest.fixture
+def source() -> Iterator[int]:
+    """The backend of the streams with 3 MiB, at the port it is given."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.streams", str(port), str(3 << 20)]
+    root = str(TEMPLATES.parent.parent)
+    log = Path(os.devnull)
+    with started(command, core=0, port=port, log=log, env={"PYTHONPATH": root}):
+        yield port
+
+
+def test_all_of_a_stream_has_to_come_through(source: int) -> None:
+    """Less, or another answer, spoils the run."""
+    pid = os.getpid()
+    for direction in streams.DIRECTIONS:
+        flow = streams.stream(direction, source, "/", {}, size=3 << 20, pid=pid)
+        assert flow.rate > 0
+    with pytest.raises(WrongError, match="3145728 bytes promised"):
+        streams.download(source, "/", {}, 1 << 20)
+
+
+def test_a_refused_stream_says_so() -> None:
+    """The status is the reason, not a broken pipe."""
+    lane = Lane(opens=0.0, status=413)
+    try:
+        with pytest.raises(WrongError, match="413"):
+            streams.upload(lane.port, "/", {}, 1 << 16)
+    finally:
+        lane.close()
+
+
+def test_the_hottest_functions_come_first() -> None:
+    """Their own time, by any way to them."""
+    stacks = "main;a 1\nmain;b;a 2\nmain;b 1\n"
+    assert hottest(stacks) == [("a", 0.75), ("b", 0.25)]
+
+
+def test_a_contestant_presents_one_kind_of_token() -> None:
+    """A file of tokens and a browser's headers are not mixed."""
+
+    def is_plain(who: Contestant) -> bool:
+        return not (who.tokens and who.browser)
+
+    assert all(map(is_plain, CONTESTANTS))
