@@ -27,7 +27,7 @@ from typing import Protocol, cast
 from gateway.clock import Clock
 from gateway.config.settings import Tls
 from gateway.proxy import front
-from gateway.proxy.front import NEVER, Front
+from gateway.proxy.front import LINGER_TIME, NEVER, Front
 from gateway.tokens.certificates import MAX_PEM, Chain, read_chain, read_pair
 
 logger = logging.getLogger(__name__)
@@ -271,6 +271,13 @@ class SecureFront(Front):
         secure = cast("asyncio.WriteTransport", transport)
         secure.set_write_buffer_limits(high=_WRITE_BUFFER)
         super().connection_made(transport)
+
+    def drain(self) -> None:
+        super().drain()
+        if self._is_closing:
+            # A client that keeps an idle connection in a pool may not answer our
+            # goodbye for minutes. The end of the process does not wait for it.
+            self.deadline = self._monotonic() + LINGER_TIME
 
 
 def _read(path: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -300,6 +301,23 @@ async def test_closing_ends_handshakes_at_once(tmp_path: Path) -> None:
             await bench.port.close(5)
             assert await half.rest() == b""
             assert await idle.rest() == b""
+
+
+async def test_closing_waits_for_no_goodbye(tmp_path: Path) -> None:
+    """An idle connection in somebody's pool is not looked at until it is used."""
+    async with secured(Tls(*OURS.write(tmp_path))) as (bench, _):
+        address = (bench.address.host, bench.address.port)
+
+        def ask() -> ssl.SSLSocket:
+            sock = socket.create_connection(address)
+            secure = CA.client().wrap_socket(sock, server_hostname="localhost")
+            secure.sendall(request())
+            assert secure.recv(1024).startswith(b"HTTP/1.1 200")
+            return secure
+
+        with await asyncio.to_thread(ask):
+            async with asyncio.timeout(5):
+                await bench.port.close(20)
 
 
 async def test_many_shake_hands_at_once(tmp_path: Path) -> None:
