@@ -323,7 +323,17 @@ class UpstreamConnection(asyncio.Protocol):
             raise _Surplus
         status = parser.get_status_code()
         if status < _FIRST_FINAL:
-            if status == _SWITCHING:
+            # The parser takes 020 for a final status and reads a body behind it, which
+            # would stand on the client's wire without a head of ours.
+            if status == _SWITCHING or (
+                check_response(
+                    self._method,
+                    status,
+                    parser.get_http_version(),
+                    tuple(self._headers),
+                )
+                is None
+            ):
                 raise _BrokenAnswer
             self._headers = []
             self._is_plain = False
@@ -348,6 +358,8 @@ class UpstreamConnection(asyncio.Protocol):
         sink = self.sink
         if sink is None or self._complete:
             raise _Surplus
+        if self._in_head:  # of an answer whose head was not passed on
+            raise _BrokenAnswer
         self._delivered = True
         sink.on_content(content)
 

@@ -115,6 +115,9 @@ HOSTILE = {
     "a folded line": b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\n\r\n",
     "a status of two digits": b"HTTP/1.1 99 OK\r\n\r\n",
     "a status of 0": b"HTTP/1.1 000 OK\r\n\r\n",
+    "a status below 100, and an answer of its own": b"HTTP/1.1 020 OK\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nhi",
+    "a body on 100": b"HTTP/1.1 100 Continue\r\ncontent-length: 5\r\n\r\nhello",
     "a body on 204": b"HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\nhello",
     "switching protocols": b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n"
     b"connection: upgrade\r\n\r\nraw bytes",
