@@ -16,7 +16,7 @@ PURE = gateway/model.py,gateway/decision.py,gateway/wire/*,gateway/tokens/*,gate
 # The tests start the command many times; it should not be compiled each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test lint check bench profile e2e cov image lock
+.PHONY: help run test lint check bench e2e fuzz soak cov image lock
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,17 +35,20 @@ lint: $(READY)
 
 check: lint test  ## format, lint, types, tests
 
-bench: $(READY) $(BENCH_READY)  ## measure, beside the peers; GROUPS=peers,growth ROUNDS=5 SECONDS=5
-	$(BIN)/python -m bench.run $(GROUPS)
-
-profile: $(READY) $(BENCH_READY)  ## a flame graph of the gateway under load
-	$(BIN)/python -m bench.flame
+bench: $(READY) $(BENCH_READY)  ## measure against the peers; ROUNDS=5 SECONDS=5
+	$(BIN)/python -m bench.run
 
 e2e: $(READY)  ## the end-to-end tests in their long form
 	GATEWAY_E2E=full $(BIN)/python -m pytest tests/e2e $(ARGS)
 
+fuzz: $(READY)  ## fuzz the parsers, led by coverage; SECONDS=600
+	$(BIN)/python -m tests.fuzz
+
+soak: $(READY)  ## slow clients and the attack mix, half an hour
+	GATEWAY_SOAK=full $(BIN)/python -m pytest tests/soak $(ARGS)
+
 cov: $(READY)  ## coverage with branches; the pure rooms must be whole
-	$(BIN)/coverage run -m pytest --ignore=tests/e2e $(ARGS)
+	$(BIN)/coverage run -m pytest --ignore=tests/e2e --ignore=tests/soak $(ARGS)
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include="$(PURE)" --fail-under=100
 
@@ -56,6 +59,7 @@ lock:  ## resolve the dependencies again, within pyproject.toml
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(LOCK) --extra bench -c requirements.lock pyproject.toml -o requirements-bench.lock
+	$(LOCK) --extra fuzz -c requirements.lock pyproject.toml -o requirements-fuzz.lock
 	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
 
 # A stamp: the second run starts at once, and a changed lock file installs again.

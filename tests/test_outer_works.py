@@ -21,7 +21,10 @@ from gateway.identity.keys import new_key_pem
 
 ROOT = Path(__file__).parent.parent
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
-TARGETS = {"help", "run", "test", "check", "bench", "e2e", "cov", "image", "lock"}
+TARGETS = {
+    *("help", "run", "test", "check", "bench", "e2e", "fuzz", "soak", "cov", "image"),
+    "lock",
+}
 USER = 65532
 
 
@@ -122,6 +125,7 @@ def test_every_dependency_is_locked() -> None:
         ("requirements.lock", project["project"]["dependencies"]),
         ("requirements-dev.lock", extras["dev"]),
         ("requirements-bench.lock", extras["bench"]),
+        ("requirements-fuzz.lock", extras["fuzz"]),
         ("requirements-build.lock", project["dependency-groups"]["build"]),
     ):
         locked = set(re.findall(r"^([a-z0-9.-]+)==", text(lock), re.MULTILINE))
