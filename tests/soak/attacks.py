@@ -1,0 +1,141 @@
+"""The attack mix of R100: what each sends, and how it is to be refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.site import AUDIENCE
+from tests.soak.running import RSA, RSA_ISSUER
+from tests.tokens import make
+
+PATH = b"/api/orders/files/a"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One kind of hostile request."""
+
+    name: str
+    requests: Callable[[], Iterator[bytes]]
+    statuses: frozenset[int]  # of the refusals
+    reconnects: bool = False  # a refusal ends its connection
+
+
+def _bearer(tokens: Iterator[str]) -> Iterator[bytes]:
+    for token in tokens:
+        yield (
+            b"GET %b HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer %b\r\n\r\n"
+        ) % (PATH, token.encode())
+
+
+def _claims(**more: object) -> dict[str, object]:
+    now = int(time.time())
+    said: dict[str, object] = {"iss": RSA_ISSUER, "aud": AUDIENCE, "sub": "mallory"}
+    return {**said, "client_id": "x", "iat": now, "exp": now + 600, **more}
+
+
+def _parts(header: object, payload: object) -> str:
+    return ".".join(make.b64(json.dumps(part).encode()) for part in (header, payload))
+
+
+def bad_signatures() -> Iterator[bytes]:
+    """RS256, well-formed to the last byte, and signed by nobody; each is new."""
+    signed = _parts({"alg": "RS256", "typ": "at+jwt", "kid": RSA.key_id}, _claims())
+    return _bearer(f"{signed}.{make.b64(os.urandom(256))}" for _ in itertools.count())
+
+
+def unknown_keys() -> Iterator[bytes]:
+    """A key id that nobody has published, each time another one."""
+    payload = _claims()
+
+    def token(number: int) -> str:
+        header = {"alg": "RS256", "typ": "at+jwt", "kid": f"k-{number}"}
+        return f"{_parts(header, payload)}.{make.b64(bytes(256))}"
+
+    return _bearer(token(number) for number in itertools.count())
+
+
+def deep_json() -> Iterator[bytes]:
+    """A payload of 2,900 brackets, as many as a token may have."""
+    payload = make.b64(b'{"a":' + b"[" * 2900 + b"]" * 2900 + b"}")[:7700]
+    header = make.b64(json.dumps({"alg": "RS256", "typ": "at+jwt"}).encode())
+    return _bearer(
+        itertools.repeat(f"{header}.{payload[: len(payload) // 4 * 4]}.AAAA")
+    )
+
+
+def header_flood() -> Iterator[bytes]:
+    """90 fields nobody has seen before, each time others."""
+    for number in itertools.count():
+        lines = b"".join(b"x-%d-%d: y\r\n" % (number, at) for at in range(90))
+        yield b"GET %b HTTP/1.1\r\nHost: shop.example\r\n%b\r\n" % (PATH, lines)
+
+
+def too_many_headers() -> Iterator[bytes]:
+    """2,000 fields."""
+    lines = b"a:b\r\n" * 2000
+    return itertools.repeat(b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (PATH, lines))
+
+
+def dots() -> Iterator[bytes]:
+    """A token of 100,000 dots."""
+    return _bearer(itertools.repeat("." * 100_000))
+
+
+def some_dots() -> Iterator[bytes]:
+    """As many dots as a token may have bytes."""
+    return _bearer(itertools.repeat("." * 8000))
+
+
+def huge_base64() -> Iterator[bytes]:
+    """8 KB of claims with an honest form, signed by nobody; each is new."""
+    header = {"alg": "RS256", "typ": "at+jwt", "kid": RSA.key_id}
+    signed = _parts(header, _claims(junk="a" * 5000))
+    return _bearer(f"{signed}.{make.b64(os.urandom(256))}" for _ in itertools.count())
+
+
+def malformed() -> Iterator[bytes]:
+    """What no reader should guess about."""
+    chance = random.Random(1)
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    host = b"Host: a\r\n"
+    kinds = (
+        b"GET / HTTP/1.1\r\n" + host + b"Content-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
+        b"GET / HTTP/1.1\r\n" + host + host + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + host + b"X : y\r\n\r\n",
+        b"GET /../x HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n",
+        b"GET / HTTP/2.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + host + b"Content-Length: -1\r\n\r\n" + smuggled,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+        b"CONNECT evil:80 HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n",
+    )
+    while True:
+        yield chance.choice(kinds)
+
+
+REFUSED = frozenset({401})
+ATTACKS = (
+    Attack("bad RS256 signature", bad_signatures, REFUSED),
+    Attack("unknown key id", unknown_keys, REFUSED),
+    Attack("deep JSON", deep_json, REFUSED),
+    Attack("90 new header names", header_flood, REFUSED),
+    Attack("8,000 dots", some_dots, REFUSED),
+    Attack("huge base64", huge_base64, REFUSED),
+    Attack("2,000 headers", too_many_headers, frozenset({431}), reconnects=True),
+    Attack("100,000 dots", dots, frozenset({431}), reconnects=True),
+    Attack("malformed", malformed, frozenset({400, 405}), reconnects=True),
+)
+
+
+def mixed() -> Iterator[bytes]:
+    """All of them in turn."""
+    each = [attack.requests() for attack in ATTACKS]
+    for requests in itertools.cycle(each):
+        yield next(requests)

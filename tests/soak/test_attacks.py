@@ -1,0 +1,144 @@
+"""R100 on the running gateway: refusing costs little, and honest callers notice less.
+
+GATEWAY_SOAK=full attacks at 1,000 requests a second for ten minutes; GATEWAY_SOAK_TIME
+changes how long (seconds).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.soak.attacks import ATTACKS, Attack, mixed
+from tests.soak.load import Tally, connect, load
+from tests.soak.running import FULL, Running, needs_proc, report, running
+
+pytestmark = needs_proc
+
+MIB = 1 << 20
+HONEST = 200  # requests a second
+HOSTILE = 1000 if FULL else 150
+PHASES = 10 if FULL else 1
+PHASE = float(os.environ.get("GATEWAY_SOAK_TIME") or (600 if FULL else 3)) / PHASES
+ALONE = min(PHASE, 30.0 if FULL else 1.5)  # seconds
+EACH = 2000 if FULL else 100  # requests for the cost of one kind
+GROWTH = 20 * MIB
+GOAL_COST = 5.0  # times an accepted request (R100)
+ALLOWED = frozenset({400, 401, 405, 431})
+
+
+async def test_the_attack_mix_disturbs_nobody(tmp_path: Path) -> None:
+    """R100: no 5xx, no honest failure, flat memory, no file left open."""
+    async with running(tmp_path) as run:
+        honest = itertools.repeat(run.request())
+        hostile = mixed()
+        await load(run.port, honest, rate=HONEST, seconds=1)
+        await load(run.port, hostile, rate=HOSTILE, seconds=ALONE)  # warm
+        await run.backend.hang_up()
+        files, rss, key_sets = run.files, run.rss, run.backend.key_sets
+        alone: list[Tally] = []
+        beside: list[Tally] = []
+        attacks: list[Tally] = []
+        memory = [rss]
+        for _ in range(PHASES):
+            alone.append(await load(run.port, honest, rate=HONEST, seconds=ALONE))
+            one, other = await asyncio.gather(
+                load(run.port, honest, rate=HONEST, seconds=PHASE),
+                load(run.port, hostile, rate=HOSTILE, seconds=PHASE, callers=32),
+            )
+            beside.append(one)
+            attacks.append(other)
+            memory.append(run.rss)
+        await run.backend.hang_up()
+        left = run.files
+        p99s = [
+            [each.quantile(0.99) for each in tallies] for tallies in (alone, beside)
+        ]
+        before, after = map(statistics.median, p99s)
+        statuses: Counter[int] = Counter()
+        for each in attacks:
+            statuses.update(each.statuses)
+        report(
+            "attack-mix",
+            {
+                "seconds under attack": PHASE * PHASES,
+                "hostile requests": sum(each.count for each in attacks),
+                "refused with": dict(sorted(statuses.items())),
+                "honest requests": sum(each.count for each in beside),
+                "honest p50 alone, ms": alone[0].quantile(0.5),
+                "honest p50 beside them, ms": beside[0].quantile(0.5),
+                "honest p99 alone, ms": before,
+                "honest p99 beside them, ms": after,
+                "ratio (goal: at most 2)": after / before,
+                "RSS growth in MiB": (max(memory) - rss) / MIB,
+                "files left open": left - files,
+                "key sets fetched meanwhile": run.backend.key_sets - key_sets,
+            },
+        )
+        for tally in (*alone, *beside):
+            assert not tally.failures
+            assert set(tally.statuses) == {200}
+        assert set(statuses) <= ALLOWED
+        assert max(memory) - rss < GROWTH
+        assert left <= files
+        # R48: at most one forced refresh in 30 s, and the background's.
+        assert run.backend.key_sets - key_sets <= 2 + PHASE * PHASES / 30
+
+
+async def test_what_a_refusal_costs(tmp_path: Path) -> None:
+    """R100: each kind is refused as it should be; its cost beside an accepted one's."""
+    async with running(tmp_path) as run:
+        honest = run.request()
+        await _spent(run, itertools.repeat(honest), EACH, anew=False)  # warm
+        kept, _ = await _spent(run, itertools.repeat(honest), EACH, anew=False)
+        fresh, _ = await _spent(run, itertools.repeat(honest), EACH, anew=True)
+        rows = [_row("accepted", kept, kept), _row("accepted, new line", fresh, fresh)]
+        for attack in ATTACKS:
+            cost, statuses = await _spent(
+                run, attack.requests(), EACH, anew=attack.reconnects
+            )
+            rows.append(_row(attack.name, cost, fresh if attack.reconnects else kept))
+            assert statuses <= attack.statuses, attack.name
+        report("cost", {"CPU for each request": rows, "goal, times": GOAL_COST})
+
+
+def _row(name: str, cost: float, accepted: float) -> dict[str, Any]:
+    return {"request": name, "us": cost * 1e6, "times an accepted": cost / accepted}
+
+
+async def _spent(
+    run: Running, requests: Iterator[bytes], count: int, *, anew: bool
+) -> tuple[float, set[int]]:
+    """Return the CPU seconds of one of *requests*, and how they were answered."""
+    statuses = set()
+    caller = await connect(run.port)
+    begun = run.cpu
+    for request in itertools.islice(requests, count):
+        if anew or not caller.is_open:
+            caller.close()
+            caller = await connect(run.port)
+        statuses.add(await caller.call(request))
+    spent = run.cpu - begun
+    caller.close()
+    return spent / count, statuses
+
+
+def test_each_attack_is_an_attack() -> None:
+    """None repeats itself where a cache could help, or is empty."""
+    for attack in ATTACKS:
+        assert isinstance(attack, Attack)
+        first, second = itertools.islice(attack.requests(), 2)
+        assert first
+        is_new = attack.name in {
+            "bad RS256 signature",
+            "unknown key id",
+            "huge base64",
+            "90 new header names",
+        }
+        assert not is_new or first != second
