@@ -16,7 +16,7 @@ PURE = gateway/model.py,gateway/decision.py,gateway/wire/*,gateway/tokens/*,gate
 # The tests start the command many times; it should not be compiled each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test lint check bench e2e fuzz soak cov image lock
+.PHONY: help run test lint check bench profile e2e fuzz soak cov image lock
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,8 +35,11 @@ lint: $(READY)
 
 check: lint test  ## format, lint, types, tests
 
-bench: $(READY) $(BENCH_READY)  ## measure against the peers; ROUNDS=5 SECONDS=5
-	$(BIN)/python -m bench.run
+bench: $(READY) $(BENCH_READY)  ## measure, beside the peers; GROUPS=peers,growth ROUNDS=5 SECONDS=5
+	$(BIN)/python -m bench.run $(GROUPS)
+
+profile: $(READY) $(BENCH_READY)  ## a flame graph of the gateway under load
+	$(BIN)/python -m bench.flame
 
 e2e: $(READY)  ## the end-to-end tests in their long form
 	GATEWAY_E2E=full $(BIN)/python -m pytest tests/e2e $(ARGS)

@@ -22,8 +22,8 @@ from gateway.identity.keys import new_key_pem
 ROOT = Path(__file__).parent.parent
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 TARGETS = {
-    *("help", "run", "test", "check", "bench", "e2e", "fuzz", "soak", "cov", "image"),
-    "lock",
+    *("help", "run", "test", "check", "bench", "profile", "e2e", "fuzz", "soak"),
+    *("cov", "image", "lock"),
 }
 USER = 65532
 
