@@ -183,7 +183,9 @@ class Principal:
     roles: frozenset[str] = frozenset()
     scope: frozenset[str] = frozenset()
     # A factory, because Python 3.11 takes a read-only mapping for a mutable default.
-    claims: Mapping[str, Any] = field(default_factory=lambda: NOTHING)  # verified
+    claims: Mapping[str, Any] = field(
+        default_factory=lambda: NOTHING, repr=False
+    )  # verified
     # What a revocation may name it by: gateway.tokens.fingerprints, 16 bytes each.
     fingerprints: Fingerprints | None = None
 

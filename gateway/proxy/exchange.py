@@ -571,6 +571,13 @@ class Exchange:
 
     def _log(self, now: float) -> None:
         self.over = True
+        try:
+            self.gate.log(self._entry(now))
+        except Exception:
+            # The client's answer must not wait for what somebody wants to read of it.
+            logger.exception("request %s could not be logged", self.request_id)
+
+    def _entry(self, now: float) -> Entry:
         gate, head, permit, denial = self.gate, self.head, self.permit, self.denial
         if head is None:
             path = shown(self.target, gate.log_query)
@@ -612,7 +619,7 @@ class Exchange:
             entry.upstream = permit.upstream
             if self._upstream_time:
                 entry.upstream_ms = self._upstream_time * 1000
-        gate.log(entry)
+        return entry
 
 
 def _expects(headers: Headers) -> bool:

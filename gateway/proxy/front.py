@@ -56,6 +56,8 @@ _PREFACE = b"PRI * HTTP/2"  # RFC 9113 section 3.4
 # A request line that any reader takes for the same three things. Others are left to
 # the parser, and to gateway.wire.target after it.
 _LINE = re.compile(rb"(GET|HEAD|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1")
+# How any request line is spelt; an empty line before it is allowed (RFC 9112, 2.2).
+_SPELT = re.compile(rb"(?:\r\n)?[^ \r\n]++ [^ \r\n]++ HTTP/[0-9]\.[0-9]")
 _END = b"\r\n\r\n"
 MAX_KNOWN = 1024  # header sections kept by a port
 MAX_KNOWN_BYTES = 4096  # of one; 4 MiB in all
@@ -110,6 +112,7 @@ class Front(asyncio.Protocol):
     _held = False  # not reading: the body has nowhere to go
     _behind = False  # not reading: later requests wait
     _ahead = 0  # bytes of later requests
+    _line: bytes | None = None  # of the request line, while it is not whole
     _url = b""
     _headers: list[tuple[bytes, bytes]]
     _parser: httptools.HttpRequestParser | None
@@ -126,7 +129,12 @@ class Front(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._now = self._monotonic()
         self.deadline = self._now + self._server.header_timeout
-        peer = self._port.admit(self, transport)
+        try:
+            peer = self._port.admit(self, transport)
+        except Exception:
+            # Without a place among the others nobody would ever close it.
+            logger.exception("a connection could not be admitted")
+            peer = None
         if peer is None:
             self._parser = None
             self._deaf = True
@@ -143,7 +151,12 @@ class Front(asyncio.Protocol):
             return
         self._now = self._monotonic()
         idle = self.current is None and not self._in_head and not self._waiting
-        if idle and self._take_known(data):
+        if idle and self._line is None:
+            if self._take_known(data):
+                return
+            self._line = b""
+        if self._line is not None and not self._is_line_clean(data):
+            self._broken(Denial(Reason.REQUEST_MALFORMED, "request line"))
             return
         size = len(data)
         try:
@@ -208,6 +221,21 @@ class Front(asyncio.Protocol):
         )
         request.begin()
         return True
+
+    def _is_line_clean(self, data: bytes) -> bool:
+        """Look at the request line as it was spelt, once it is whole.
+
+        The parser takes two blanks, other protocols' names and bare line feeds before
+        the line, and leaves no trace of them (R2). Pipelined requests have no such
+        look; their line, as every line, is written anew.
+        """
+        line = self._line + data if self._line else data
+        end = line.find(b"\r\n", 1)
+        if end < 0:
+            self._line = line if len(line) <= self._server.max_head else None
+            return True
+        self._line = None
+        return _SPELT.fullmatch(line, 0, end) is not None
 
     def _learn(self, data: bytes, request: Exchange) -> None:
         """Keep what the fields of *request*, which *data* is, were read as."""

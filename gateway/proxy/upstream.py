@@ -243,7 +243,12 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if not self._complete:
             self._wait(now + self._timeout.idle)
-            sink.on_progress()
+            try:
+                sink.on_progress()
+            except Exception as error:  # noqa: BLE001  (whoever waits must be told)
+                self._pool.leave(self)
+                self.drop()
+                sink.on_bug(error)
             return
         self.sink = None
         if (
@@ -256,7 +261,10 @@ class UpstreamConnection(asyncio.Protocol):
                 self._pool.learn(data, self._known)
         else:
             self.transport.abort()
-        sink.on_end(now)
+        try:
+            sink.on_end(now)
+        except Exception as error:  # noqa: BLE001  (whoever waits must be told)
+            sink.on_bug(error)
 
     def _take_known(self, data: bytes, sink: Sink) -> bool:
         """Take *data* if it is one whole answer whose head is known."""
@@ -274,7 +282,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._answered = self._complete = True
         self.sink = None
         self._pool.give(self, now)
-        sink.on_known(known, data[end:], now)
+        try:
+            sink.on_known(known, data[end:], now)
+        except Exception as error:  # noqa: BLE001  (whoever waits must be told)
+            sink.on_bug(error)
         return True
 
     def eof_received(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 
 import pytest
 
 from gateway.config.settings import Server
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.server import DataPort
 from tests import backends
 from tests.backends import answer, echoing, running, saying, silent
 from tests.proxy.harness import chunked, gate_to, post, request
@@ -264,7 +267,7 @@ QUICK = Server(header_timeout=0.3, body_timeout=0.3, idle_timeout=0.3)
     ("sent", "status"),
     [
         (b"", 0),
-        (b"\r\n\r\n", 0),
+        (b"\r\n", 0),
         (b"GET / HT", 408),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX", 408),
         (post(b"/", b"abc")[:-1], 408),
@@ -521,3 +524,103 @@ async def test_no_100_for_a_refused_request() -> None:
         assert said.startswith(b"HTTP/1.1 401 ")
         assert b" 100 " not in said
         assert backend.raw == b""
+
+
+ODD_LINES = [
+    b"GET  / HTTP/1.1",
+    b"GET /  HTTP/1.1",
+    b" GET / HTTP/1.1",
+    b"GET / HTTP/1.1 ",
+    b"GET\t/ HTTP/1.1",
+    b"\nGET / HTTP/1.1",
+    b"\r\n\r\nGET / HTTP/1.1",
+    b"GET / RTSP/1.0",
+    b"GET / ICE/1.0",
+    b"GET / HTTP/1.10",
+    b"GET /",
+    b"GET / HTTP/1.1\nX: y",
+]
+
+
+@pytest.mark.parametrize("cut", [None, 1, 5])
+@pytest.mark.parametrize("line", ODD_LINES)
+async def test_a_request_line_is_spelt_in_one_way(line: bytes, cut: int | None) -> None:
+    """The parser would take some of these for a plain GET (R2)."""
+    data = line + b"\r\nHost: shop.example\r\n\r\n"
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        if cut is not None:
+            await caller.send(data[:cut])
+            await asyncio.sleep(0.02)  # so that it comes in two reads
+        await caller.send(data[cut or 0 :])
+        found = await caller.rest()
+        caller.close()
+
+        assert found.startswith(b"HTTP/1.1 400 ")
+        assert not backend.raw
+        assert len(bench.entries) == 1
+
+
+async def test_an_empty_line_before_a_request_is_no_harm() -> None:
+    """RFC 9112 section 2.2: old clients send one after a POST."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        first = await caller.call(request(b"/a"))
+        second = await caller.call(b"\r\n" + request(b"/b"))
+        await caller.send(b"\r\n")
+        await asyncio.sleep(0.02)
+        third = await caller.call(request(b"/c"))
+
+    assert [first.status, second.status, third.status] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("step", ["on_end", "on_progress", "on_known", "on_answer"])
+async def test_a_mistake_of_ours_keeps_nobody_waiting(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is answered, or the connection ends; never silence."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    slow = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no"
+    behaviour = (
+        backends.dribbling(slow, b"k", pause=0.01)
+        if step == "on_progress"
+        else saying(answer(b"ok"))
+    )
+    async with running(behaviour) as backend, gate_to(backend) as bench:
+        if step == "on_known":
+            assert (await bench.call(request(b"/a"))).status == 200
+        monkeypatch.setattr(Exchange, step, fail)
+        found = await bench.say(request(b"/a"))
+
+        assert found.startswith(b"HTTP/1.1 500 ")
+        assert bench.entries[-1].reason == "bug"
+
+
+async def test_a_log_that_fails_keeps_nobody_waiting() -> None:
+    """The request is answered; the failure is in our own log."""
+
+    def fail(_entry: object) -> None:
+        raise ZeroDivisionError
+
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        bench.port.replace(replace(bench.gate, log=fail))
+        found = await bench.call(request(b"/a"))
+
+    assert found.status == 200
+
+
+async def test_a_connection_that_can_not_be_admitted_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the reason: nobody else would ever look at it."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        monkeypatch.setattr(DataPort, "admit", fail)
+
+        assert await bench.say(request(b"/a")) == b""
