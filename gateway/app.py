@@ -237,11 +237,17 @@ class Engine:
 
     def token_hash(self, head: RequestHead) -> str:
         """Return the log's name for the token of *head*; "" where it has none."""
-        for name, value in head.headers:
-            if name == b"authorization":
-                token = value.partition(b" ")[2].strip(b" ")
-                return self._token_names.of(token.decode("latin-1"))
-        return ""
+        section = head.section
+        name = section.token_name
+        if name is None:
+            name = ""
+            for field, value in section.headers:
+                if field == b"authorization":
+                    token = value.partition(b" ")[2].strip(b" ")
+                    name = self._token_names.of(token.decode("latin-1"))
+                    break
+            section.token_name = name
+        return name
 
     def _identities(self) -> list[Identity]:
         own = [u.identity for u in self.settings.upstreams.values() if u.identity]
@@ -296,32 +302,32 @@ class Gateway:
         self._started = False
         self._closing = contextlib.AsyncExitStack()
         self.port: DataPort | None = None
+        self._certificates: Certificates | None = None
 
     @property
     def bound(self) -> Sequence[Address]:
         """Where the data port listens."""
         return self.port.bound if self.port else ()
 
-        self._certificates: Certificates | None = None
     async def start(self) -> None:
         """Listen on every port, the data port last.
 
         Raises:
             OSError: A port or a socket can't be had.
+            ValueError: The certificate or its key can't be used.
         """
         engine, settings, closing = self.engine, self._settings, self._closing
         closing.push_async_callback(engine.aclose)
         spawn = engine.background.spawn
+        if settings.server.tls is not None:
+            self._certificates = Certificates(settings.server.tls, engine.clock)
+            spawn(self._certificates.run())
         # Our own endpoints come first: the data port forwards to them.
         private = self._private_directory()
-            ValueError: The certificate or its key can't be used.
         own_path = str(private / f"own.{secrets.token_hex(4)}.sock")
         await self._serve(own_endpoints(engine.key_set), bind(Address(path=own_path)))
         closing.callback(Path(own_path).unlink, missing_ok=True)
         if settings.probes is not None:
-        if settings.server.tls is not None:
-            self._certificates = Certificates(settings.server.tls, engine.clock)
-            spawn(self._certificates.run())
             app = probes(lambda: self._started, self.checks)
             await self._serve(app, bind(settings.probes))
         if settings.admin is not None:
@@ -338,12 +344,6 @@ class Gateway:
         await self.port.start(bind_all(settings.server.listen), self._certificates)
         self._started = True
 
-    async def aclose(self, grace: float = 20.0) -> None:
-        """Stop accepting, give what is in flight *grace* seconds, close the rest."""
-        self._started = False
-        if self.port is not None:
-            await self.port.close(grace)
-        await self._closing.aclose()
     def checks(self) -> list[Check]:
         """Say how our dependencies and our own certificate are."""
         found = self.engine.checks()
@@ -351,6 +351,12 @@ class Gateway:
             found.append(Check("TLS certificate", self._certificates.health()))
         return found
 
+    async def aclose(self, grace: float = 20.0) -> None:
+        """Stop accepting, give what is in flight *grace* seconds, close the rest."""
+        self._started = False
+        if self.port is not None:
+            await self.port.close(grace)
+        await self._closing.aclose()
 
     async def _serve(self, app: Any, sock: socket.socket) -> None:
         server = SmallServer(app, sock, self.engine.background.spawn)
