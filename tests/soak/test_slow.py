@@ -29,8 +29,8 @@ KIB, MIB = 1 << 10, 1 << 20
 # its first 16 KiB; that the rest of the read was taken too costs nothing further.
 READ = 256_000
 DRIPPING = 2000 if FULL else 200
-PHASE = 40.0 if FULL else 2.0  # seconds
-PHASES = 5 if FULL else 1
+PHASE = 25.0 if FULL else 2.0  # seconds
+PHASES = 3 if FULL else 1
 RATE = 200
 GOAL = 2.0  # times the honest p99 alone
 
