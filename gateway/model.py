@@ -35,6 +35,7 @@ class Reason(enum.StrEnum):
 
     # The message itself (gateway.proxy, gateway.wire.request)
     REQUEST_MALFORMED = "request.malformed"  # framing; `at` names the rule
+    HTTP2_UNSUPPORTED = "request.http2"  # it is for the proxy in front
     REQUEST_TIMEOUT = "request.timeout"
     HEAD_TOO_LARGE = "head.too_large"
     BODY_TOO_LARGE = "body.too_large"

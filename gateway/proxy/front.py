@@ -177,7 +177,9 @@ class Front(asyncio.Protocol):
             if not self._deaf:
                 if data.startswith(_PREFACE):
                     logger.info(_HTTP2)
-                self._broken(Denial(Reason.REQUEST_MALFORMED, "syntax"))
+                    self._broken(Denial(Reason.HTTP2_UNSUPPORTED))
+                else:
+                    self._broken(Denial(Reason.REQUEST_MALFORMED, "syntax"))
         current = self.current
         if current is not None:
             current.flush()
@@ -377,6 +379,7 @@ class Front(asyncio.Protocol):
         if isinstance(body, Denial):
             if version == "2.0":
                 logger.info(_HTTP2)
+                body = Denial(Reason.HTTP2_UNSUPPORTED)
             self._refuse(body, method)
             raise _Stop
         request = Exchange(

@@ -97,6 +97,14 @@ _FORBIDDEN = _Problem(
 
 _PROBLEMS: Final[dict[Reason, _Problem]] = {
     Reason.REQUEST_MALFORMED: _MALFORMED,
+    Reason.HTTP2_UNSUPPORTED: _Problem(
+        400,
+        "http2_unsupported",
+        "Bad Request",
+        "HTTP/2 is not served here: put Envoy, nginx or HAProxy in front, with this"
+        " gateway as its decision service.",
+        close=True,
+    ),
     Reason.REQUEST_TIMEOUT: _Problem(
         408,
         "request_timeout",

@@ -464,12 +464,14 @@ async def test_connections_have_a_cap() -> None:
 async def test_the_http2_preface_is_answered_in_words(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whoever tries HTTP/2 finds the reason in the log."""
+    """Whoever tries HTTP/2 finds the reason in the answer and in the log."""
     caplog.set_level("INFO", logger="gateway.proxy")
     async with running(echoing) as backend, gate_to(backend) as bench:
         said = await bench.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00")
         assert said.startswith(b"HTTP/1.1 400 ")
+        assert b"HTTP/2 is not served here" in said
         assert "HTTP/2 is not served here" in caplog.text
+        assert [entry.reason for entry in bench.entries] == ["request.http2"]
         assert [entry.status for entry in bench.entries] == [400]
 
 

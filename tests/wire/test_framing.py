@@ -387,3 +387,10 @@ def test_any_fields_are_framed_or_refused(
         assert len(framing) <= 1
         assert fields_are_clean(headers)
         assert version in {"1.0", "1.1"}
+
+
+def test_other_fields_of_an_answer_do_not_frame_it() -> None:
+    """Only Content-Length and Transfer-Encoding say where it ends."""
+    headers = ((b"date", b"now"), (b"content-length", b"2"), (b"x-length", b"3"))
+
+    assert check_response("GET", 200, "1.1", headers) == Body(2)

@@ -37,6 +37,7 @@ BARE = b'Bearer realm="gateway"'
 # DESIGN section 7, written out: what each reason is to a client.
 TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.REQUEST_MALFORMED: (400, "malformed_request", None, True),
+    Reason.HTTP2_UNSUPPORTED: (400, "http2_unsupported", None, True),
     Reason.REQUEST_TIMEOUT: (408, "request_timeout", None, True),
     Reason.HEAD_TOO_LARGE: (431, "head_too_large", None, True),
     Reason.BODY_TOO_LARGE: (413, "body_too_large", None, True),
