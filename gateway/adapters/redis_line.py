@@ -11,6 +11,7 @@ Imports: hiredis, redis.
 from __future__ import annotations
 
 import itertools
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ class Line:
         if connection is not None:
             with suppress(RedisError, OSError):
                 await connection.disconnect()
+        # One turn of the loop, in which what was dropped without a word is closed.
+        await asyncio.sleep(0)
 
     async def _run(self, calls: Sequence[Call]) -> list[Reply]:
         connection = self._connection
