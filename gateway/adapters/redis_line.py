@@ -10,8 +10,8 @@ Imports: hiredis, redis.
 
 from __future__ import annotations
 
-import itertools
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
