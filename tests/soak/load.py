@@ -10,9 +10,13 @@ import asyncio
 import collections
 import contextlib
 import itertools
+import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 PATIENCE = 10.0  # seconds for one answer; a longer wait is a failure
 
@@ -159,3 +163,39 @@ async def drip(
 
     await asyncio.gather(*[one(number) for number in range(connections)])
     return lives
+
+
+async def elsewhere(words: list[str]) -> Any:
+    """Run a load in a process of its own, and return what it says in JSON.
+
+    A loop that sends a thousand requests a second is late for the answers to others,
+    and would measure itself.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.soak.load",
+        *words,
+        cwd=Path(__file__).parent.parent.parent,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return json.loads(said)
+
+
+async def _main(kind: str, port: str, size: str, seconds: str) -> Any:
+    if kind == "drip":
+        end = asyncio.Event()
+        asyncio.get_running_loop().call_later(float(seconds), end.set)
+        return await drip(int(port), connections=int(size), until=end)
+    from tests.soak.attacks import mixed
+
+    tally = await load(
+        int(port), mixed(), rate=float(size), seconds=float(seconds), callers=32
+    )
+    return {"statuses": tally.statuses, "failures": tally.failures}
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(_main(*sys.argv[1:]))))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.attacks import ATTACKS, Attack, mixed
-from tests.soak.load import Tally, connect, load
+from tests.soak.load import Tally, connect, elsewhere, load
 from tests.soak.running import FULL, Running, needs_proc, report, running
 
 pytestmark = needs_proc
@@ -44,16 +44,17 @@ async def test_the_attack_mix_disturbs_nobody(tmp_path: Path) -> None:
         files, rss, key_sets = run.files, run.rss, run.backend.key_sets
         alone: list[Tally] = []
         beside: list[Tally] = []
-        attacks: list[Tally] = []
-        memory = [rss]
+        statuses: Counter[int] = Counter()
+        memory, unheard = [rss], 0
         for _ in range(PHASES):
             alone.append(await load(run.port, honest, rate=HONEST, seconds=ALONE))
             one, other = await asyncio.gather(
                 load(run.port, honest, rate=HONEST, seconds=PHASE),
-                load(run.port, hostile, rate=HOSTILE, seconds=PHASE, callers=32),
+                elsewhere(["attack", str(run.port), str(HOSTILE), str(PHASE)]),
             )
             beside.append(one)
-            attacks.append(other)
+            statuses.update({int(at): n for at, n in other["statuses"].items()})
+            unheard += len(other["failures"])
             memory.append(run.rss)
         await run.backend.hang_up()
         left = run.files
@@ -61,15 +62,13 @@ async def test_the_attack_mix_disturbs_nobody(tmp_path: Path) -> None:
             [each.quantile(0.99) for each in tallies] for tallies in (alone, beside)
         ]
         before, after = map(statistics.median, p99s)
-        statuses: Counter[int] = Counter()
-        for each in attacks:
-            statuses.update(each.statuses)
         report(
             "attack-mix",
             {
                 "seconds under attack": PHASE * PHASES,
-                "hostile requests": sum(each.count for each in attacks),
+                "hostile requests": statuses.total(),
                 "refused with": dict(sorted(statuses.items())),
+                "refused, and lost in a reset": unheard,
                 "honest requests": sum(each.count for each in beside),
                 "honest p50 alone, ms": alone[0].quantile(0.5),
                 "honest p50 beside them, ms": beside[0].quantile(0.5),

@@ -12,7 +12,7 @@ import statistics
 import time
 from pathlib import Path
 
-from tests.soak.load import Tally, connect, drip, load
+from tests.soak.load import Tally, connect, elsewhere, load
 from tests.soak.running import FULL, Running, needs_proc, report, running
 
 pytestmark = needs_proc
@@ -31,6 +31,7 @@ READ = 256_000
 DRIPPING = 2000 if FULL else 200
 PHASE = 25.0 if FULL else 2.0  # seconds
 PHASES = 3 if FULL else 1
+COMING = 3.0 if FULL else 1.5  # seconds until all of them have come
 RATE = 200
 GOAL = 2.0  # times the honest p99 alone
 
@@ -151,16 +152,13 @@ async def test_who_drips_disturbs_nobody(tmp_path: Path) -> None:
         most = 0
         for _ in range(PHASES):
             alone.append(await load(run.port, honest, rate=RATE, seconds=PHASE))
-            end = asyncio.Event()
-            dripping = asyncio.get_running_loop().create_task(
-                drip(run.port, connections=DRIPPING, until=end)
-            )
-            await asyncio.sleep(1.5)  # until they all have come
+            words = ["drip", str(run.port), str(DRIPPING), str(PHASE + COMING)]
+            dripping = asyncio.get_running_loop().create_task(elsewhere(words))
+            await asyncio.sleep(COMING)
             for _ in range(10):  # some are always between two lives
                 most = max(most, run.files - files)
                 await asyncio.sleep(0.02)
             beside.append(await load(run.port, honest, rate=RATE, seconds=PHASE))
-            end.set()
             lives += await dripping
         await run.backend.hang_up()
         left = await _settled(run, files)
