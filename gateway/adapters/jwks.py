@@ -120,7 +120,7 @@ class JwksClient:
         """Return the key, asking the issuer for it if that may help.
 
         Raises:
-            Unavailable: Nothing is held of this issuer's keys, and it doesn't answer.
+            Unavailable: The key is not held, and the issuer doesn't answer.
         """
         held = self._held[need.issuer]
         known = self.find(need.issuer, need.key_id, need.algorithm)
@@ -128,9 +128,13 @@ class JwksClient:
             return known
         if held.refreshing is not None or self._monotonic() >= held.ask_again:
             await self._refresh(held)
-        if held.keys is None:
+        found = None
+        if held.keys is not None:
+            found = held.keys.find(need.key_id, need.algorithm)
+        # It may have published the key since it was last heard of.
+        if found is None and (held.keys is None or held.trouble is not None):
             raise Unavailable(f"issuer {need.issuer}")
-        return held.keys.find(need.key_id, need.algorithm)
+        return found
 
     async def start(self) -> None:
         """Try once to load the keys of every issuer. A source may be away."""

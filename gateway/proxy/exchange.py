@@ -312,9 +312,15 @@ class Exchange:
     def feed(self, content: bytes) -> None:
         """Pass on a piece of the request's body."""
         self.received += len(content)
-        if self.permit is not None and self.received > self._limit:
-            self._drop()
-            self._too_large(self.permit)
+        permit = self.permit
+        if permit is not None and self.received > self._limit:
+            self.break_off(
+                Denial(
+                    Reason.BODY_TOO_LARGE,
+                    route=permit.route,
+                    principal=permit.principal,
+                )
+            )
             return
         chunked = self.body is not None and self.body.length is None
         self._pass(message.chunk(content) if chunked else content)

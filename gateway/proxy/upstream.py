@@ -165,7 +165,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Write the end of the request: the answer is due."""
         self._request_sent = True
         self.flush()
-        if not self._answered:
+        if self._in_head:
             self._wait(now + self._timeout.first_byte)
 
     def flush(self) -> None:
@@ -242,7 +242,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(sink, error)
             return
         if not self._complete:
-            self._wait(now + self._timeout.idle)
+            if not self._in_head:
+                self._wait(now + self._timeout.idle)
+            elif self._request_sent:
+                self._wait(now + self._timeout.first_byte)
+            # Else it is an interim answer, and the client's turn: its time is limited.
             try:
                 sink.on_progress()
             except Exception as error:  # noqa: BLE001  (whoever waits must be told)
@@ -313,7 +317,9 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self.sink is None:
             return
-        if self._request_sent and not self._answered:
+        if not self._in_head:
+            self._wait(self._monotonic() + self._timeout.idle)
+        elif self._request_sent:
             self._wait(self._monotonic() + self._timeout.first_byte)
         else:
             self._wait(NEVER)

@@ -85,6 +85,10 @@ def _principal(
         # Compared when the key was chosen too, but then it was not verified.
         return Denial(Reason.ISSUER_UNTRUSTED)
 
+    if "cnf" in claims:
+        # Bound to a key or a certificate (RFC 7800) that nobody here asks for: as a
+        # plain bearer token it would serve a thief as well (R80).
+        raise _Wrong("cnf")
     expires_at = _date(claims, "exp")
     if expires_at is None:
         raise _Wrong("exp")

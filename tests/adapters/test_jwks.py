@@ -301,7 +301,7 @@ async def test_a_source_that_fails_at_first_is_an_outage(
 
 @pytest.mark.parametrize("row", BAD)
 async def test_the_last_good_keys_are_kept(provider: Provider, row: str) -> None:
-    """Whatever becomes of the source, known keys verify; unknown ones are unknown."""
+    """Whatever becomes of the source, known keys verify; the others are an outage."""
     ticks = Ticks()
     reply, why = BAD[row]
     async with client_of(
@@ -312,9 +312,11 @@ async def test_the_last_good_keys_are_kept(provider: Provider, row: str) -> None
             await client.start()
         provider.answers["/jwks"] = reply
         ticks.now += 600
-        assert await client.fetch(need("new")) is None
+        with pytest.raises(Unavailable):
+            await client.fetch(need("new"))
 
         assert client.find("corp", "old", "ES256") == published(OLD)
+        assert await client.fetch(need("old")) == published(OLD)
         assert why in (client.health("corp") or "")
         assert not client.is_empty("corp")
 
@@ -362,7 +364,8 @@ async def test_keys_are_not_used_for_ever(provider: Provider) -> None:
         await client.start()
         provider.answers["/jwks"] = answer(b"", "500 Oh")
         ticks.now += 24 * 3600 - 1
-        assert await client.fetch(need("new")) is None
+        with pytest.raises(Unavailable):
+            await client.fetch(need("new"))
         assert client.find("corp", "old", "ES256") is not None
 
         ticks.now += 30
@@ -417,7 +420,8 @@ async def test_an_error_of_our_own_is_survived(
         await client.start()
         monkeypatch.setattr("gateway.adapters.jwks.parse_key_set", None)
         ticks.now += 30
-        assert await client.fetch(need("new")) is None
+        with pytest.raises(Unavailable):
+            await client.fetch(need("new"))
 
         assert client.find("corp", "old", "ES256") == published(OLD)
         assert client.health("corp") == (

@@ -465,3 +465,65 @@ async def test_idle_connections_have_a_bound() -> None:
         async with asyncio.timeout(2):
             while sum(not one.ended for one in backend.connections) > 1:
                 await asyncio.sleep(0.005)
+
+
+async def _slow_uploads(connection: Connection, *, silent: bool) -> None:
+    """Say 100 at once, read all, and answer, or not."""
+    head = await connection.head()
+    await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    await connection.body(head)
+    if not silent:
+        await connection.send(answer(b"ok"))
+    await connection.rest()
+
+
+@pytest.mark.parametrize(("silent", "status"), [(False, 200), (True, 504)])
+async def test_after_a_100_the_time_of_the_answer_begins_with_the_end_of_the_request(
+    silent: bool, status: int
+) -> None:
+    """A long upload is no silence of the upstream; a silence after it is."""
+
+    async def behave(connection: Connection) -> None:
+        await _slow_uploads(connection, silent=silent)
+
+    times = Timeouts(first_byte=0.5, idle=0.3)
+    async with (
+        running(behave) as backend,
+        gate_to(backend, timeouts=times) as bench,
+    ):
+        caller = await bench.caller()
+        await caller.send(
+            b"POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+            b"Content-Length: 12\r\n\r\n"
+        )
+        for _ in range(12):
+            await asyncio.sleep(0.08)  # longer than idle in all, on the clock
+            await caller.send(b"x")
+        async with asyncio.timeout(5):
+            found = await caller.answer()
+
+    assert found.interim == [100]
+    assert found.status == status
+
+
+async def test_a_body_too_large_does_not_end_up_in_an_answer() -> None:
+    """After the answer has begun there is nothing left to say it with."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.head()
+        await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\nbegun")
+        await connection.rest()
+
+    async with running(behave) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        await caller.send(
+            b"POST /small/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n"
+        )
+        begun = await caller.reader.readuntil(b"begun")
+        await caller.send(b"%x\r\n%b\r\n" % (2000, b"a" * 2000))
+        rest = await caller.rest()
+        await bench.settled(1)
+
+    assert begun.startswith(b"HTTP/1.1 200 ")
+    assert b"413" not in rest

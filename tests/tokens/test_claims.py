@@ -180,6 +180,8 @@ BAD: list[tuple[str, Any, str]] = [
             [None],
         )
     ),
+    # Bound to a key that nobody asks for (RFC 7800): no bearer token (R80).
+    *(("cnf", value, "cnf") for value in values(None, {}, {"jkt": "a"}, "x")),
     *(
         ("scope", value, "scope")
         for value in values(
