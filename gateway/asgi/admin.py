@@ -52,7 +52,8 @@ def admin(
 
     Args:
         revoke: Carries an order out; returns until when the entry is kept (Unix
-            seconds). Raises Unavailable when the store did not acknowledge it.
+            seconds). Raises Unavailable when the store did not acknowledge it, and
+            ValueError when no token can be meant.
         issuers: The names an order may give.
         token: Asked for as a bearer token, unless None.
     """
@@ -78,6 +79,8 @@ def admin(
             return problem(400, order, "invalid_order")
         try:
             until = await revoke(order)
+        except ValueError as error:
+            return problem(400, str(error), "invalid_order")
         except Unavailable as outage:
             # R62: nothing is said to be revoked that the store has not acknowledged.
             answer = problem(503, f"{outage}: nothing was revoked", "unavailable")

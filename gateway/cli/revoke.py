@@ -44,8 +44,8 @@ def command(
             until = _tell_the_gateway(loaded, order)
         else:
             until = asyncio.run(_write(loaded, order))
-    except Unavailable as outage:
-        click.echo(f"{outage}: nothing was revoked", err=True)
+    except (Unavailable, ValueError) as error:
+        click.echo(f"{error}: nothing was revoked", err=True)
         sys.exit(1)
     kept = dt.datetime.fromtimestamp(until, dt.UTC)
     click.echo(f"revoked: {order.kind} of {order.issuer}; kept until {kept:%FT%TZ}")

@@ -7,7 +7,7 @@ could use (R53). An entry lives as long as what it may block, and no longer (R63
 Entries merge as a union: a later one never lowers a cut-off and never shortens a
 life, so the order in which writes arrive does not matter.
 
-Imports: gateway.model, gateway.tokens.fingerprints.
+Imports: gateway.model, gateway.tokens.claims, gateway.tokens.fingerprints.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gateway.model import Principal
+from gateway.tokens.claims import MAX_NAME, MAX_TOKEN_ID, is_name
 from gateway.tokens.fingerprints import fingerprint
 
 Kind = Literal["token", "session", "subject", "client"]
@@ -111,7 +112,12 @@ def entry_for(
         leeway: Seconds; the issuer's.
         expires_at: Unix seconds; the token's own `exp`, where it is known. The other
             kinds name many tokens, so they have none.
+
+    Raises:
+        ValueError: No token can carry such a *value*: nothing would be revoked.
     """
+    if not is_name(value, MAX_TOKEN_ID if kind == "token" else MAX_NAME):
+        raise ValueError(f"no token can carry this {kind}")
     if kind == "token" and expires_at is not None:
         life = expires_at - now
     else:

@@ -170,12 +170,13 @@ def _text(claims: Claims, name: str, most: int = MAX_NAME) -> str | None:
     if name not in claims:
         return None
     value = claims[name]
-    if not isinstance(value, str) or not _is_name(value, most):
+    if not isinstance(value, str) or not is_name(value, most):
         raise _Wrong(name)
     return value
 
 
-def _is_name(text: str, most: int) -> bool:
+def is_name(text: str, most: int) -> bool:
+    """Tell whether a claim of at most *most* characters may name somebody so."""
     # Printable and in NFC: two names that look the same are the same, and none of them
     # ends a line in a log or a header.
     return (
@@ -247,7 +248,7 @@ def _scope(claims: Claims, name: str) -> frozenset[str]:
 
 
 def _all_text(values: list[Any]) -> bool:
-    return all(isinstance(each, str) and _is_name(each, 1024) for each in values)
+    return all(isinstance(each, str) and is_name(each, 1024) for each in values)
 
 
 # Tokens of one issuer say the same few things over and over, and a hundred thousand of

@@ -24,6 +24,8 @@ class Store:
     async def revoke(self, order: RevocationOrder) -> float:
         if self.away:
             raise Unavailable("revocation store", retry_after=2)
+        if order.value == "e\u0301":
+            raise ValueError("no token can carry this subject")
         self.orders.append(order)
         return 2_000.0
 
@@ -89,6 +91,7 @@ async def test_the_only_issuer_need_not_be_named() -> None:
         {"issuer": "corp", "jti": "a", "scopse": 1},
         {"issuer": "other", "jti": "a"},
         {"issuer": ["corp"], "jti": "a"},
+        {"issuer": "corp", "sub": "e\u0301"},
         b" " * (MAX_BODY + 1),
     ],
 )

@@ -80,3 +80,14 @@ async def test_a_running_gateway_is_told_on_its_admin_port(
         assert refused.exit_code == 1
         assert "refused: jti is not a string of 1 to 255 characters" in refused.output
         assert gateway.engine.store.health() is None
+
+
+def test_what_no_token_can_carry_is_not_said_to_be_revoked(tmp_path: Path) -> None:
+    """A name pasted in another normal form would match nothing (R62)."""
+    site = Site(tmp_path, store="redis://127.0.0.1:9/0")
+    site.write()
+
+    outcome = revoke(site, "--sub", "e\u0301")
+
+    assert outcome.exit_code == 1
+    assert "no token can carry this subject: nothing was revoked" in outcome.output

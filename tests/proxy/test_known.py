@@ -199,8 +199,8 @@ async def test_a_body_of_another_length_is_another_answer() -> None:
     assert (found[0].body, found[4].status) == (b"ok", 200)
 
 
-async def test_what_was_refused_is_not_kept() -> None:
-    """A flood of inventions displaces nobody's fields."""
+async def test_what_was_refused_at_once_is_not_kept() -> None:
+    """A flood of requests without a token displaces nobody's fields."""
     async with running(echoing) as backend, gate_to(backend) as bench:
         for number in range(3):
             fields = b"X-B: %d\r\n" % number + FIELDS

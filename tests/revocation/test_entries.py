@@ -187,3 +187,19 @@ def test_a_key_shows_its_kind_and_hides_its_name() -> None:
 
     assert key == b"{gw:revocation}:subject:" + name.hex().encode()
     assert b"alice" not in key
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("subject", ""),
+        ("subject", "e\u0301"),
+        ("subject", "a\n"),
+        ("subject", "a" * 256),
+        ("token", "a" * 129),
+    ],
+)
+def test_what_no_token_can_carry_is_no_entry(kind: Kind, value: str) -> None:
+    """It would match nothing, and somebody would believe it did (R62)."""
+    with pytest.raises(ValueError, match=f"no token can carry this {kind}"):
+        entry_for(kind, "https://i", value, now=0, max_lifetime=60, leeway=0)
