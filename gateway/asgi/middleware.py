@@ -47,6 +47,9 @@ from gateway.wire.request import Networks, peer_of, read_head
 # Framing is the server's: it has parsed the message, and the application reads these.
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
+# An application dispatches by the decoded path, in which these are separators.
+_SEPARATORS = frozenset({"%2F", "%5C"})
+
 
 class Engine(Protocol):
     """What the middleware needs of whoever composed it."""
@@ -136,6 +139,15 @@ class Guard:
             return
         if isinstance(outcome, Permit) and not self._leads_here(outcome):
             outcome = Denial(Reason.ROUTE_UNKNOWN, route=outcome.route)
+        if isinstance(outcome, Permit) and head.escapes & _SEPARATORS:
+            # Even if the route allows it: what was decided for one segment would be
+            # dispatched as two, to another handler.
+            outcome = Denial(
+                Reason.TARGET_AMBIGUOUS,
+                "escape",
+                route=outcome.route,
+                principal=outcome.principal,
+            )
         if isinstance(outcome, Denial):
             await passage.refuse(outcome)
             return

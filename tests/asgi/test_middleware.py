@@ -155,6 +155,26 @@ async def test_what_is_refused_never_reaches_the_application(
     assert (log[0].decision, log[0].reason) == ("deny", reason)
 
 
+@pytest.mark.parametrize("escape", ["%2F", "%2f", "%5C"])
+async def test_an_encoded_separator_is_refused_even_where_the_route_allows_it(
+    tmp_path: Path, escape: str
+) -> None:
+    """The application would dispatch by the decoded path, which nobody judged."""
+    site, app, log = Site(tmp_path), App(), list[Entry]()
+    site.policy = site.policy.replace(
+        'path    = "/files/{rest...}"',
+        'path    = "/files/{rest}"\nallow_encoded = ["%2F", "%5C"]',
+    )
+    async with client(guard(site, app, log)) as http:
+        answer = await http.get(
+            f"/api/orders/files/a{escape}secrets", headers=site.bearer("c-1")
+        )
+
+    assert answer.status_code == 400
+    assert not app.scopes
+    assert (log[0].reason, log[0].route) == ("target.ambiguous:escape", "orders.file")
+
+
 async def test_a_route_of_another_service_does_not_lead_here(tmp_path: Path) -> None:
     """One configuration may hold many; this application is one of them."""
     site, app = Site(tmp_path), App()
