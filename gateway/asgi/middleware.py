@@ -259,10 +259,10 @@ class _Passage:
         ]
         inner = dict(self.scope)
         inner["headers"] = [*framing, *fields]
-        if self.permit.target != self._target():
-            path, _, query = self.permit.target.partition(b"?")
-            inner["raw_path"], inner["query_string"] = path, query
-            inner["path"] = unquote(path.decode("ascii"))
+        # All three from what was decided: the server's reading of the path may differ.
+        path, _, query = self.permit.target.partition(b"?")
+        inner["raw_path"], inner["query_string"] = path, query
+        inner["path"] = unquote(path.decode("ascii"))
         too_large = False
 
         async def receive() -> Message:
@@ -334,10 +334,6 @@ class _Passage:
         elif permit is not None:
             entry.decision = "permit"
         return entry
-
-    def _target(self) -> bytes:
-        assert self.head is not None
-        return self.head.target
 
     def _to_client(self, message: Message, hygiene: Hygiene) -> Message:
         assert self.permit is not None

@@ -232,6 +232,44 @@ async def test_a_stripped_prefix_is_stripped_for_the_application_too(
     assert scope["query_string"] == b"c=%20"
 
 
+async def ask(app: ASGIApp, **said: Any) -> list[Message]:
+    """Send a request as a server would that read it as *said*; return the answer."""
+    answered: list[Message] = []
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "raw_path": b"/api/orders/status",
+        "path": "/api/orders/status",
+        "query_string": b"",
+        "client": ("192.0.2.1", 1),
+        **said,
+    }
+    scope["headers"] = [(b"host", b"api.example"), *said.get("headers", ())]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    await app(scope, receive, send)
+    return answered
+
+
+async def test_the_application_gets_the_path_that_was_judged(tmp_path: Path) -> None:
+    """What a server made of the raw path is no matter."""
+    app = App()
+    wrapped = guard(Site(tmp_path), app)
+    await ask(wrapped, path="/api/orders/admin")
+    await wrapped.engine.aclose()
+
+    (scope,) = app.scopes
+    assert scope["path"] == "/api/orders/status"
+
+
 async def test_our_own_endpoints_are_served_in_place(tmp_path: Path) -> None:
     """A backend of a backend can fetch the keys from here as well."""
     app = App()
