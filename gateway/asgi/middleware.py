@@ -40,12 +40,16 @@ from gateway.wire.forwarded import (
     trace_id_of,
     traceparent_of,
 )
+from gateway.wire.framing import EMPTY, Body, check_request, fields_are_clean
 from gateway.wire.headers import Hygiene
 from gateway.wire.problems import Answer
 from gateway.wire.request import Networks, peer_of, read_head
 
 # Framing is the server's: it has parsed the message, and the application reads these.
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+# Of HTTP/2 and 3: their frames say where a message ends.
+_FRAMED = frozenset({"2", "3"})
 
 # An application dispatches by the decoded path, in which these are separators.
 _SEPARATORS = frozenset({"%2F", "%5C"})
@@ -190,6 +194,7 @@ class _Passage:
         self.receive = receive
         self.send = send
         self.request_id = ""
+        self.body = EMPTY  # as its head declares it
         self.head: RequestHead | None = None
         self.permit: Permit | None = None
         self.denial: Denial | None = None
@@ -206,6 +211,10 @@ class _Passage:
         client = scope.get("client")
         peer = peer_of(client[0] if client else "", proxies)
         self.request_id = request_id_from(self.headers, peer, random(16))
+        body = self._framing()
+        if isinstance(body, Denial):
+            return body
+        self.body = body
         query = scope.get("query_string", b"")
         secure = scope.get("scheme") in {"https", "wss"}
         head = read_head(
@@ -248,8 +257,7 @@ class _Passage:
             hygiene: Applied to its answer.
         """
         assert self.permit is not None
-        declared = [value for name, value in self.headers if name == b"content-length"]
-        if declared and not (declared[0].isdigit() and int(declared[0][:20]) <= limit):
+        if (self.body.length or 0) > limit:
             await self._too_large()
             return
         framing = [
@@ -334,6 +342,20 @@ class _Passage:
         elif permit is not None:
             entry.decision = "permit"
         return entry
+
+    def _framing(self) -> Body | Denial:
+        """Check what servers let through: two lengths, and controls in fields."""
+        if self.scope["type"] == "websocket":
+            if fields_are_clean(self.headers):
+                return EMPTY
+            return Denial(Reason.REQUEST_MALFORMED, "field")
+        version = self.scope.get("http_version", "1.1")
+        if version in _FRAMED:
+            if any(name == b"transfer-encoding" for name, _ in self.headers):
+                return Denial(Reason.REQUEST_MALFORMED, "transfer-encoding")
+            version = "1.1"
+        method = self.scope["method"].encode("utf-8", "replace")
+        return check_request(method, version, self.headers, upgrade=False)
 
     def _to_client(self, message: Message, hygiene: Hygiene) -> Message:
         assert self.permit is not None

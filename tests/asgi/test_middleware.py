@@ -270,6 +270,49 @@ async def test_the_application_gets_the_path_that_was_judged(tmp_path: Path) -> 
     assert scope["path"] == "/api/orders/status"
 
 
+CHUNKED = (b"transfer-encoding", b"chunked")
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "reason"),
+    [
+        ("1.1", [(b"content-length", b"0"), CHUNKED], "two framing fields"),
+        ("1.1", [(b"content-length", b"0")] * 2, "two framing fields"),
+        ("1.1", [(b"content-length", b"+0")], "content-length"),
+        ("1.1", [(b"transfer-encoding", b"gzip, chunked")], "transfer-encoding"),
+        ("1.0", [CHUNKED], "transfer-encoding"),
+        ("2", [CHUNKED], "transfer-encoding"),
+        ("0.9", [], "version"),
+        ("1.1", [(b"x-a", b"1\n2")], "field"),
+        ("1.1", [(b"x a", b"1")], "field"),
+    ],
+)
+async def test_a_message_that_could_be_cut_in_two_places_is_refused(
+    tmp_path: Path, version: str, headers: list[tuple[bytes, bytes]], reason: str
+) -> None:
+    """What the server let through is checked again (R2)."""
+    app, log = App(), list[Entry]()
+    wrapped = guard(Site(tmp_path), app, log)
+    answered = await ask(wrapped, http_version=version, headers=headers)
+    await wrapped.engine.aclose()
+
+    assert answered[0]["status"] == 400
+    assert not app.scopes
+    assert log[0].reason == f"request.malformed:{reason}"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "2", "3"])
+async def test_every_version_of_http_is_served(tmp_path: Path, version: str) -> None:
+    """HTTP/2 and 3 frame a body themselves, and may declare its length."""
+    wrapped = guard(Site(tmp_path), App())
+    answered = await ask(
+        wrapped, http_version=version, headers=[(b"content-length", b"0")]
+    )
+    await wrapped.engine.aclose()
+
+    assert answered[0]["status"] == 200
+
+
 async def test_our_own_endpoints_are_served_in_place(tmp_path: Path) -> None:
     """A backend of a backend can fetch the keys from here as well."""
     app = App()
@@ -442,6 +485,8 @@ async def test_a_websocket_is_decided_before_it_is_accepted(tmp_path: Path) -> N
     wrapped = guard(site, accepting)
     good = await websocket(wrapped, ORDERS, site.bearer("c-1"), extension=True)
     bad = await websocket(wrapped, ORDERS, {}, extension=True)
+    odd = {**site.bearer("c-1"), "x-a": "1\n2"}
+    unclean = await websocket(wrapped, ORDERS, odd, extension=True)
     plain = await websocket(wrapped, ORDERS, {}, extension=False)
     await wrapped.engine.aclose()
 
@@ -451,4 +496,5 @@ async def test_a_websocket_is_decided_before_it_is_accepted(tmp_path: Path) -> N
         "websocket.http.response.body",
     ]
     assert bad[0]["status"] == 401
+    assert unclean[0]["status"] == 400
     assert [message["type"] for message in plain] == ["websocket.close"]
