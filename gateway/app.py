@@ -396,7 +396,7 @@ async def serve(
         await gateway.aclose()
 
 
-class GatewayMiddleware(Guard):
+class GatewayMiddleware(Guard[Engine]):
     """Puts the gateway into an ASGI application (the third door).
 
         app = GatewayMiddleware(app, config="gateway.toml", service="orders")
@@ -428,11 +428,12 @@ class GatewayMiddleware(Guard):
         if log is None:
             is_on = loaded.settings.log_access
             log = LogWriter(sys.stdout.fileno(), to_json).put if is_on else unlogged
-        self.engine = Engine(loaded)
         super().__init__(
             app,
-            engine=self.engine,
-            own=own_endpoints(self.engine.key_set),
+            make_engine=lambda: Engine(loaded),
+            own=own_endpoints(
+                lambda: self.engine.key_set()  # noqa: PLW0108  (each lifespan has one)
+            ),
             service=service,
             log=log,
             random=secrets.token_bytes,

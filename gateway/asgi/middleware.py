@@ -14,8 +14,9 @@ gateway.observe, gateway.wire, starlette.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -73,12 +74,15 @@ class Engine(Protocol):
     def token_hash(self, head: RequestHead) -> str: ...
 
 
-class Guard:
+E = TypeVar("E", bound=Engine)
+
+
+class Guard(Generic[E]):
     """Wraps *app*; only what the policy permits reaches it.
 
     Args:
         app: The application.
-        engine: What decides.
+        make_engine: Makes what decides; once for each lifespan.
         own: Our own endpoints, served in place.
         service: The name of the service whose routes lead to *app*.
         log: Takes one entry for each request; never waits.
@@ -89,19 +93,22 @@ class Guard:
         self,
         app: ASGIApp,
         *,
-        engine: Engine,
+        make_engine: Callable[[], E],
         own: ASGIApp,
         service: str,
         log: Callable[[Entry], None],
         random: Callable[[int], bytes],
     ) -> None:
         self.app = app
-        self._engine = engine
+        self.engine = make_engine()
+        self._make_engine = make_engine
         self._own = own
         self._service = service
         self._log = log
         self._random = random
-        self._started = False
+        self._is_started = False
+        self._is_closed = False
+        self._starting = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Decide what *scope* describes, then pass it on or refuse it."""
@@ -110,28 +117,45 @@ class Guard:
             return
         if scope.get("raw_path") is None:
             raise RuntimeError("this server gives no raw_path: nothing can be judged")
-        if not self._started:
-            self._started = True
-            await self._engine.start()
+        if not self._is_started:
+            await self._start()
+        engine = self.engine
         passage = _Passage(scope, receive, send)
-        now = self._engine.clock.wall()
-        began = self._engine.clock.monotonic()
+        now = engine.clock.wall()
+        began = engine.clock.monotonic()
         try:
-            await self._pass(passage, now)
+            await self._pass(passage, engine, now)
         finally:
-            took = self._engine.clock.monotonic() - began
-            self._log(passage.entry(now, took, self._engine))
+            took = engine.clock.monotonic() - began
+            self._log(passage.entry(now, took, engine))
+
+    async def _start(self) -> None:
+        """Start the engine once; whoever waits here tries again if it did not start."""
+        async with self._starting:
+            if self._is_started:
+                return
+            if self._is_closed:
+                # What it held is closed for good.
+                self.engine = self._make_engine()
+                self._is_closed = False
+            await self.engine.start()
+            self._is_started = True
+
+    async def _close(self) -> None:
+        # The next lifespan may run in another loop, to which this lock does not belong.
+        self._starting = asyncio.Lock()
+        self._is_started, self._is_closed = False, True
+        await self.engine.aclose()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
-                await self._engine.aclose()
+                await self._close()
             await send(message)
 
         await self.app(scope, receive, sent)
 
-    async def _pass(self, passage: _Passage, now: float) -> None:
-        engine = self._engine
+    async def _pass(self, passage: _Passage, engine: E, now: float) -> None:
         head = passage.read(self._random, engine.settings.server.trusted_proxies)
         if isinstance(head, Denial):
             await passage.refuse(head)

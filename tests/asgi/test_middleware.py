@@ -445,6 +445,91 @@ async def test_the_lifespan_is_the_applications_own(tmp_path: Path) -> None:
     assert closed.is_set()
 
 
+async def test_an_engine_that_did_not_start_is_started_by_the_next_request(
+    tmp_path: Path,
+) -> None:
+    """A first request that was cancelled, or failed, leaves nothing half done."""
+    wrapped = guard(Site(tmp_path), App())
+    start, starts, hanging = wrapped.engine.start, list[str](), asyncio.Event()
+
+    async def faulty() -> None:
+        starts.append("")
+        if len(starts) == 1:
+            hanging.set()
+            await asyncio.Event().wait()
+        if len(starts) == 2:
+            raise ZeroDivisionError
+        await start()
+
+    wrapped.engine.start = faulty
+    first = asyncio.create_task(ask(wrapped))
+    await hanging.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(ZeroDivisionError):
+        await ask(wrapped)
+    answered = [await ask(wrapped), await ask(wrapped)]
+    await wrapped.engine.aclose()
+
+    assert [messages[0]["status"] for messages in answered] == [200, 200]
+    assert len(starts) == 3
+
+
+async def test_first_requests_at_once_start_one_engine(tmp_path: Path) -> None:
+    """And none of them is decided before it has started."""
+    app = App()
+    wrapped = guard(Site(tmp_path), app)
+    start, starts, asked = wrapped.engine.start, list[str](), asyncio.Event()
+
+    async def slow() -> None:
+        starts.append("")
+        await asked.wait()
+        assert not app.scopes
+        await start()
+
+    wrapped.engine.start = slow
+    requests = [asyncio.create_task(ask(wrapped)) for _ in range(3)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    asked.set()
+    answered = await asyncio.gather(*requests)
+    await wrapped.engine.aclose()
+
+    assert [messages[0]["status"] for messages in answered] == [200] * 3
+    assert len(starts) == 1
+
+
+async def test_a_second_lifespan_gets_an_engine_of_its_own(tmp_path: Path) -> None:
+    """What the first one held is closed for good; our endpoints follow."""
+    site = Site(tmp_path)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await App()(scope, receive, send)
+
+    async def nothing(*_: object) -> None:
+        return
+
+    wrapped = guard(site, app)
+    engines = []
+    for _ in range(2):
+        answered = await ask(
+            wrapped,
+            raw_path=ORDERS.encode(),
+            headers=[(b"authorization", site.bearer("c-1")["authorization"].encode())],
+        )
+        keys = await ask(wrapped, raw_path=KEY_SET_PATH.encode())
+        assert [answered[0]["status"], keys[0]["status"]] == [200, 200]
+        engines.append(wrapped.engine)
+        await wrapped({"type": "lifespan"}, nothing, nothing)
+
+    first, second = engines
+    assert first is not second
+
+
 async def websocket(
     app: ASGIApp, path: str, headers: dict[str, str], *, extension: bool
 ) -> list[Message]:
