@@ -33,7 +33,6 @@ PHASE = 25.0 if FULL else 2.0  # seconds
 PHASES = 3 if FULL else 1
 COMING = 3.0 if FULL else 1.5  # seconds until all of them have come
 RATE = 200
-GOAL = 2.0  # times the honest p99 alone
 
 POST = b"POST /api/orders/files/a HTTP/1.1\r\nHost: a\r\n"
 
@@ -186,8 +185,6 @@ async def test_who_drips_disturbs_nobody(tmp_path: Path) -> None:
         assert most > 0.8 * DRIPPING
         assert max(lives) < HEADER + 2 * SLACK
         assert left <= files
-        if FULL:  # the short form runs beside other tests, and asserts no speed
-            assert after < GOAL * before
 
 
 async def _settled(run: Running, files: int) -> int:
