@@ -26,6 +26,7 @@ from gateway.config.settings import Settings
 from gateway.model import (
     Denial,
     Headers,
+    Peer,
     Permit,
     Reason,
     RequestHead,
@@ -38,7 +39,6 @@ from gateway.wire.forwarded import (
     forwarding_fields,
     new_traceparent,
     request_id_from,
-    trace_id_of,
     traceparent_of,
 )
 from gateway.wire.framing import EMPTY, Body, check_request, fields_are_clean
@@ -191,10 +191,7 @@ class Guard(Generic[E]):
                 return
         assert not isinstance(signed, Denial)
         assert not isinstance(fields, Denial)
-        trace = traceparent_of(head.headers)
-        fields += forwarding_fields(
-            head, trace or new_traceparent(self._random(TRACE_BYTES))
-        )
+        fields += forwarding_fields(head, passage.traceparent)
         limit = outcome.route.max_body
         if limit is None:
             limit = engine.settings.server.max_body
@@ -217,7 +214,12 @@ class _Passage:
         )
         self.receive = receive
         self.send = send
+        self.method: str = scope.get("method", "GET")  # a WebSocket's has none
+        query = scope.get("query_string", b"")
+        self.target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
+        self.peer = Peer("")
         self.request_id = ""
+        self.traceparent = b""  # as received, else as made; none where none is read
         self.body = EMPTY  # as its head declares it
         self.head: RequestHead | None = None
         self.permit: Permit | None = None
@@ -233,26 +235,28 @@ class _Passage:
         """Read the head; keep it for the log."""
         scope = self.scope
         client = scope.get("client")
-        peer = peer_of(client[0] if client else "", proxies)
-        self.request_id = request_id_from(self.headers, peer, random(16))
+        self.peer = peer_of(client[0] if client else "", proxies)
+        self.request_id = request_id_from(self.headers, self.peer, random(16))
         body = self._framing()
         if isinstance(body, Denial):
             return body
         self.body = body
-        query = scope.get("query_string", b"")
         secure = scope.get("scheme") in {"https", "wss"}
         head = read_head(
             kind="websocket" if scope["type"] == "websocket" else "http",
-            method=scope.get("method", "GET"),
+            method=self.method,
             scheme="https" if secure else "http",
-            target=scope["raw_path"] + (b"?" + query if query else b""),
+            target=self.target,
             headers=self.headers,
-            peer=peer,
+            peer=self.peer,
             request_id=self.request_id,
             proxies=proxies,
         )
         if isinstance(head, RequestHead):
             self.head = head
+            self.traceparent = traceparent_of(head.headers) or new_traceparent(
+                random(TRACE_BYTES)
+            )
         return head
 
     async def refuse(self, denial: Denial) -> None:
@@ -282,7 +286,7 @@ class _Passage:
         """
         assert self.permit is not None
         if (self.body.length or 0) > limit:
-            await self._too_large()
+            await self.refuse(self._body_too_large())
             return
         framing = [
             (name, value)
@@ -306,6 +310,7 @@ class _Passage:
                     # The application sees a client that went away; the client is
                     # told why, unless the answer has already begun.
                     too_large = True
+                    self.denial = self._body_too_large()
                     return {"type": "http.disconnect"}
             return message
 
@@ -329,7 +334,7 @@ class _Passage:
             if not too_large:
                 raise
         if too_large and not self.status:
-            await self._too_large()
+            await self.refuse(self._body_too_large())
 
     def entry(self, now: float, seconds: float, engine: Engine) -> Entry:
         """Return the line of the access log.
@@ -346,6 +351,9 @@ class _Passage:
             now,
             self.request_id,
             status=self.status or None,
+            method=self.method,
+            path=shown(self.target, engine.settings.log_query),
+            client=self.peer.address,
             route=route.id if route else None,
             principal=decided.principal if decided else None,
             generation=engine.generation,
@@ -355,9 +363,8 @@ class _Passage:
             ms=seconds * 1000,
         )
         if head is not None:
-            entry.method, entry.host, entry.client = head.method, head.host, head.client
-            entry.path = shown(head.target, engine.settings.log_query)
-            entry.trace_id = trace_id_of(head.headers)
+            entry.host, entry.client = head.host, head.client
+            entry.trace_id = self.traceparent[3:35].decode("ascii")
             entry.token_hash = engine.token_hash(head) or None
         if self.denial is not None:
             entry.decision, entry.reason = "deny", str(self.denial)
@@ -378,7 +385,7 @@ class _Passage:
             if any(name == b"transfer-encoding" for name, _ in self.headers):
                 return Denial(Reason.REQUEST_MALFORMED, "transfer-encoding")
             version = "1.1"
-        method = self.scope["method"].encode("utf-8", "replace")
+        method = self.method.encode("utf-8", "replace")
         return check_request(method, version, self.headers, upgrade=False)
 
     def _to_client(self, message: Message, hygiene: Hygiene) -> Message:
@@ -392,13 +399,11 @@ class _Passage:
         self.status = message.get("status", 101)
         return {**message, "headers": fields}
 
-    async def _too_large(self) -> None:
+    def _body_too_large(self) -> Denial:
         assert self.permit is not None
         permit = self.permit
-        await self.refuse(
-            Denial(
-                Reason.BODY_TOO_LARGE, route=permit.route, principal=permit.principal
-            )
+        return Denial(
+            Reason.BODY_TOO_LARGE, route=permit.route, principal=permit.principal
         )
 
     async def _answer(self, answer: Answer) -> None:

@@ -346,6 +346,56 @@ async def test_a_body_beyond_the_routes_limit_is_413(
     assert log[0].reason == "body.too_large"
 
 
+async def test_a_body_cut_after_the_answer_began_is_logged_as_that(
+    tmp_path: Path,
+) -> None:
+    """The status has been said; the reason has not."""
+    site, log = Site(tmp_path), list[Entry]()
+
+    async def eager(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"x" * 400
+
+    wrapped = guard(site, eager, log)
+    transport = httpx2.ASGITransport(wrapped)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://a.b") as http:
+        with pytest.raises(AssertionError):  # the server sees an answer without end
+            await http.post(ORDERS, content=pieces(), headers=site.bearer("c-1"))
+    await wrapped.engine.aclose()
+
+    (entry,) = log
+    assert (entry.status, entry.decision) == (200, "deny")
+    assert (entry.reason, entry.route) == ("body.too_large", "orders.place")
+
+
+async def test_a_head_that_is_refused_is_logged_as_it_was_read(tmp_path: Path) -> None:
+    """Who sent what, even where no head could be made of it; never the query."""
+    log = list[Entry]()
+    wrapped = guard(Site(tmp_path), App(), log)
+    await ask(wrapped, method="PUT", raw_path=b"/a/%2e%2e/b", query_string=b"key=1")
+    await ask(wrapped, method="PUT", raw_path=b"/a", headers=[(b"x a", b"1")])
+    await wrapped.engine.aclose()
+
+    logged = [(entry.method, entry.path, entry.client) for entry in log]
+    assert logged == [("PUT", "/a/%2e%2e/b", "192.0.2.1"), ("PUT", "/a", "192.0.2.1")]
+
+
+async def test_a_trace_that_began_here_is_logged(tmp_path: Path) -> None:
+    """The application's spans are found by the line of the log."""
+    app, log = App(), list[Entry]()
+    wrapped = guard(Site(tmp_path), app, log)
+    await ask(wrapped)
+    await wrapped.engine.aclose()
+
+    (traceparent,) = app.header(b"traceparent")
+    assert log[0].trace_id == traceparent[3:35].decode()
+
+
 async def test_a_failure_of_the_application_stays_its_own(tmp_path: Path) -> None:
     """The server hears of it, and so does the log."""
     site, log = Site(tmp_path), list[Entry]()
