@@ -49,6 +49,10 @@ from gateway.wire.request import Networks, peer_of, read_head
 # Framing is the server's: it has parsed the message, and the application reads these.
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
+# What an application may say to a client; all of `websocket.` besides. Trailers, pushes
+# and early hints would carry fields that nobody has cleaned (R14).
+_ANSWERS = frozenset({"http.response.start", "http.response.body"})
+
 # Of HTTP/2 and 3: their frames say where a message ends.
 _FRAMED = frozenset({"2", "3"})
 
@@ -295,6 +299,12 @@ class _Passage:
         ]
         inner = dict(self.scope)
         inner["headers"] = [*framing, *fields]
+        extensions = self.scope.get("extensions") or {}
+        inner["extensions"] = {
+            name: said
+            for name, said in extensions.items()
+            if not name.startswith("http.response.")
+        }
         # All three from what was decided: the server's reading of the path may differ.
         path, _, query = self.permit.target.partition(b"?")
         inner["raw_path"], inner["query_string"] = path, query
@@ -315,15 +325,16 @@ class _Passage:
             return message
 
         async def send(message: Message) -> None:
-            if too_large:
+            kind = message["type"]
+            if too_large or not (kind in _ANSWERS or kind.startswith("websocket.")):
                 return
-            if message["type"] in {
+            if kind in {
                 "http.response.start",
                 "websocket.accept",
                 "websocket.http.response.start",
             }:
                 message = self._to_client(message, hygiene)
-            elif message["type"] == "http.response.body":
+            elif kind == "http.response.body":
                 self.sent += len(message.get("body", b""))
             await self.send(message)
 
@@ -397,7 +408,9 @@ class _Passage:
         fields += [field for field in received if field[0] in _FRAMING]
         fields.append((b"x-request-id", self.request_id.encode("ascii")))
         self.status = message.get("status", 101)
-        return {**message, "headers": fields}
+        message = {**message, "headers": fields}
+        message.pop("trailers", None)  # the server would wait for them
+        return message
 
     def _body_too_large(self) -> Denial:
         assert self.permit is not None

@@ -422,6 +422,60 @@ async def test_an_answer_leaves_as_it_would_from_the_data_port(tmp_path: Path) -
     assert "vary" not in answer.headers
 
 
+async def test_an_answer_is_head_and_body_alone(tmp_path: Path) -> None:
+    """Fields that come by another way would be nobody's to clean (R14)."""
+    offered: list[Scope] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        offered.append(scope["extensions"])
+        fields = [(b"x-gateway-assertion", b"x")]
+        await send({"type": "http.response.early_hint", "links": [b"</x>"]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [],
+                "trailers": True,
+            }
+        )
+        await send({"type": "http.response.push", "path": "/x", "headers": fields})
+        await send({"type": "http.response.body", "body": b"ok"})
+        await send({"type": "http.response.trailers", "headers": fields})
+
+    wrapped = guard(Site(tmp_path), app)
+    named = ("trailers", "push", "early_hint", "pathsend")
+    extensions: Scope = {f"http.response.{name}": {} for name in named}
+    answered = await ask(wrapped, extensions={**extensions, "tls": {}})
+    await wrapped.engine.aclose()
+
+    assert offered == [{"tls": {}}]
+    assert [message["type"] for message in answered] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert "trailers" not in answered[0]
+
+
+@pytest.mark.parametrize(("on_route", "passed"), [(None, True), ("strip", False)])
+async def test_an_upstream_that_takes_credentials_gets_them(
+    tmp_path: Path, on_route: str | None, passed: bool
+) -> None:
+    """`credentials_to_upstream` counts on the upstream; a route may say otherwise."""
+    site, app = Site(tmp_path), App()
+    # What stands first in `more` belongs to [upstream.orders].
+    site.more = 'credentials_to_upstream = "pass"'
+    if on_route:
+        last = 'access  = "authenticated"\n'
+        said = f'{last}credentials_to_upstream = "{on_route}"\n'
+        site.policy = site.policy.replace(last, said)
+    bearer = site.bearer("c-1")
+    async with client(guard(site, app)) as http:
+        await http.get("/api/orders/me", headers=bearer)
+
+    received = app.header(b"authorization")
+    assert received == ([bearer["authorization"].encode()] if passed else [])
+
+
 async def test_an_outage_is_503(tmp_path: Path) -> None:
     """It is logged as one, with the name of who is away."""
     site, app, log = Site(tmp_path), App(), list[Entry]()
