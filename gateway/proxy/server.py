@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at the deadlines, which are seconds long themselves.
 SWEEP = 0.25
+# Connections ended in one turn of the loop. Who opens thousands at once lets them be
+# late at once, and everybody else would wait until the last of them has its answer.
+AT_ONCE = 16
 BACKLOG = 2048
 # Random bytes fetched at once. One call for each request would be one system call for
 # each request.
@@ -73,7 +76,7 @@ class DataPort:
         self._counted: dict[Front | Handshake, str] = {}
         self._handshakes: set[Handshake] = set()
         self._servers: list[asyncio.Server | Listener] = []
-        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.Handle | None = None
         self._empty: asyncio.Event | None = None
         self._renew_pools()
 
@@ -230,14 +233,24 @@ class DataPort:
 
     def _sweep(self) -> None:
         now = self.clock.monotonic()
-        for front in [one for one in self.fronts if one.deadline <= now]:
-            _expire(front, now)
         self._retired = [pool for pool in self._retired if pool.connections]
         for pool in (*self.pools.values(), *self._retired):
             for one in [each for each in pool.connections if each.deadline <= now]:
                 _expire(one, now)
+        self._end([one for one in self.fronts if one.deadline <= now], now)
+
+    def _end(self, late: list[Front], now: float) -> None:
+        """End those that are late, some in each turn of the loop."""
+        for front in late[-AT_ONCE:]:
+            # It may have gone, or gone on, since it was found late.
+            if front in self.fronts and front.deadline <= now:
+                _expire(front, now)
+        del late[-AT_ONCE:]
         loop = asyncio.get_running_loop()
-        self._sweep_timer = loop.call_later(SWEEP, self._sweep)
+        if late:
+            self._sweep_timer = loop.call_soon(self._end, late, now)
+        else:
+            self._sweep_timer = loop.call_later(SWEEP, self._sweep)
 
 
 class _Expiring(Protocol):

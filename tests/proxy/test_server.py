@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from gateway.config.settings import Address, Server
-from gateway.proxy.server import DataPort
+from gateway.proxy.server import AT_ONCE, DataPort
 from gateway.proxy.sockets import bind
 from tests.backends import echoing, running, silent
 from tests.proxy.harness import chunked, gate_to, request
@@ -187,3 +188,23 @@ async def test_a_trusted_proxy_is_believed() -> None:
             got = await bench.call(request(b"/", told))
             assert bench.entries[0].client == client
             assert (got.values(b"x-request-id") == [b"theirs"]) is name
+
+
+async def test_who_is_late_together_ends_a_few_at_a_time() -> None:
+    """R5: thousands of slow clients are ended without a pause for all the others."""
+    server = Server(header_timeout=0.3)
+    async with running(echoing) as backend, gate_to(backend, server=server) as bench:
+        slow = [await bench.caller() for _ in range(5 * AT_ONCE)]
+        for caller in slow:
+            await caller.send(b"GET / HTTP/1.1\r\n")
+        while len(bench.port.fronts) < len(slow):
+            await asyncio.sleep(0.01)
+        left: list[int] = []
+        while bench.port.fronts:
+            left.append(len(bench.entries))
+            await asyncio.sleep(0)
+        # This task sees every turn of the loop, or every other.
+        steps = [later - sooner for sooner, later in itertools.pairwise(left)]
+        assert max(steps) <= 2 * AT_ONCE
+        assert [(await each.answer()).status for each in slow] == [408] * len(slow)
+        assert len(bench.entries) == len(slow)
