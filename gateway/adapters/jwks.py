@@ -160,6 +160,8 @@ class JwksClient:
         for held in self._held.values():
             if held.source is not None:
                 await held.source.aclose()
+        # One turn of the loop, in which what a deadline cut off is closed.
+        await asyncio.sleep(0)
 
     def is_empty(self, issuer: str) -> bool:
         """Tell whether no key of *issuer* is held."""

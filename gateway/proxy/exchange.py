@@ -248,7 +248,7 @@ class Exchange:
         # Strip, then sign: nothing that the client sent can name or replace what is
         # added after it (golang/go#50580, R16).
         pool = self._pool = self.port.pools[permit.upstream]
-        keep = route.pass_credentials or pool.passes_credentials
+        keep = route.pass_credentials  # its upstream's word is in it
         lines = head.section.lines[keep]
         if lines is None:
             passed = gate.hygiene.to_upstream(head.headers, keep_credentials=keep)

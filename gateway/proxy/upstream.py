@@ -435,7 +435,6 @@ class Pool:
             "client": None,
             "upstream": upstream.authority.encode("ascii"),
         }.get(upstream.host, upstream.host.encode("ascii"))
-        self.passes_credentials = upstream.pass_credentials
         self.known_answers: dict[bytes, KnownAnswer] = {}
         self.connections: set[UpstreamConnection] = set()  # all: lent and idle
         self._idle: list[UpstreamConnection] = []
