@@ -67,6 +67,7 @@ class Port(exchange.Port, Protocol):
     """What a client connection needs of the port it came in by."""
 
     known_heads: KnownHeads
+    buffer: bytearray
 
     def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
         """Return who it is, or None where there is no room for it."""
@@ -90,7 +91,7 @@ class _Stop(Exception):  # noqa: N818
     """Makes the parser read no further."""
 
 
-class Front(asyncio.Protocol):
+class Front(asyncio.BaseProtocol):
     """One client connection."""
 
     transport: asyncio.Transport
@@ -144,6 +145,7 @@ class Front(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:
+        """Take what was read, as far as anybody wants it."""
         if self._deaf:
             self._drained += len(data)
             if self._drained > LINGER_BYTES:
@@ -594,3 +596,16 @@ class Front(asyncio.Protocol):
         waiting = self._waiting
         while waiting:
             waiting.popleft().gone()
+
+
+class PlainFront(Front, asyncio.BufferedProtocol):
+    """A client connection without TLS, read piece by piece."""
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+        # One for all connections of a port: what is in it is taken before the next
+        # read. Its size is what one connection can make us read at once (R6); left to
+        # itself uvloop reads 256,000 bytes.
+        return self._port.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(memoryview(self._port.buffer)[:nbytes]))

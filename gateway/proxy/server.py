@@ -23,7 +23,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.config.settings import Address
 from gateway.model import Peer
-from gateway.proxy.front import Front, KnownHeads
+from gateway.proxy.front import Front, KnownHeads, PlainFront
 from gateway.proxy.gate import Gate
 from gateway.proxy.sockets import remove
 from gateway.proxy.tls import Certificates, Handshake, Listener
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at the deadlines, which are seconds long themselves.
 SWEEP = 0.25
+READ = 64 * 1024  # bytes read from a client at once
 # Connections ended in one turn of the loop. Who opens thousands at once lets them be
 # late at once, and everybody else would wait until the last of them has its answer.
 AT_ONCE = 16
@@ -67,6 +68,7 @@ class DataPort:
         self.is_draining = False
         self.fronts: set[Front] = set()
         self.known_heads: KnownHeads = {}
+        self.buffer = bytearray(READ)
         self._random = random
         self._block = b""
         self._at = 0
@@ -96,13 +98,13 @@ class DataPort:
             server: asyncio.Server | Listener
             if each.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(
-                    partial(Front, self), sock=each, backlog=BACKLOG
+                    partial(PlainFront, self), sock=each, backlog=BACKLOG
                 )
             elif tls is not None:
                 server = Listener(self, tls, each, BACKLOG)
             else:
                 server = await loop.create_server(
-                    partial(Front, self), sock=each, backlog=BACKLOG
+                    partial(PlainFront, self), sock=each, backlog=BACKLOG
                 )
             self._servers.append(server)
         self._sweep_timer = loop.call_later(SWEEP, self._sweep)

@@ -256,7 +256,7 @@ class Handshake:
             self._sock.shutdown(socket.SHUT_RDWR)
 
 
-class SecureFront(Front):
+class SecureFront(Front, asyncio.Protocol):
     """A client connection behind its handshake."""
 
     scheme = "https"

@@ -59,7 +59,10 @@ class Transport(asyncio.Transport):
     """One end of a connection, and all that was written to it."""
 
     def __init__(
-        self, world: World, protocol: asyncio.Protocol, hear: Callable[[], None]
+        self,
+        world: World,
+        protocol: Front | UpstreamConnection,
+        hear: Callable[[], None],
     ) -> None:
         super().__init__({"peername": (PEER, 50_000)})
         self.world = world
