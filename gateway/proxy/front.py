@@ -148,7 +148,7 @@ class Front(asyncio.BaseProtocol):
         """Take what was read, as far as anybody wants it."""
         if self._deaf:
             self._drained += len(data)
-            if self._drained > LINGER_BYTES:
+            if self._drained >= LINGER_BYTES:
                 self._stop_draining()
             return
         self._now = self._monotonic()

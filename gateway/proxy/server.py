@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at the deadlines, which are seconds long themselves.
 SWEEP = 0.25
-READ = 64 * 1024  # bytes read from a client at once
+READ = 32 * 1024  # bytes read from a client at once: a head, and some of a body
 # Connections ended in one turn of the loop. Who opens thousands at once lets them be
 # late at once, and everybody else would wait until the last of them has its answer.
 AT_ONCE = 16

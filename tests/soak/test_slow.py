@@ -25,9 +25,9 @@ idle_timeout   = "{IDLE:.0f}s"
 """
 SLACK = 1.0  # R5: every one of 10 s is closed within 11 s
 KIB, MIB = 1 << 10, 1 << 20
-# What uvloop reads at once, into one buffer for all connections. A head is cut off in
-# its first 16 KiB; that the rest of the read was taken too costs nothing further.
-READ = 256_000
+# A head is cut off in its first 16 KiB. Beyond it the rest of one read is taken, and
+# what is thrown away so that the answer is not lost in a reset.
+READ = 128 * KIB
 DRIPPING = 2000 if FULL else 200
 PHASE = 25.0 if FULL else 2.0  # seconds
 PHASES = 3 if FULL else 1
@@ -98,7 +98,7 @@ async def test_every_silence_ends_in_time(tmp_path: Path) -> None:
 
 
 async def test_an_endless_head_costs_nothing(tmp_path: Path) -> None:
-    """R6: of 64 MiB a few hundred KiB are read at most, and nothing of it is kept."""
+    """R6: of 64 MiB less than 128 KiB are read, and nothing of it is kept."""
     async with running(tmp_path, SERVER) as run:
         caller = await connect(run.port)
         assert await caller.call(run.request()) == 200
@@ -114,7 +114,7 @@ async def test_an_endless_head_costs_nothing(tmp_path: Path) -> None:
             {"floods of 64 MiB": floods, "KiB read of each": read / KIB}
             | {"RSS growth in KiB": grown / KIB},
         )
-        assert read < 2 * READ
+        assert read < READ
         assert grown < 2 * MIB
 
 
