@@ -175,7 +175,7 @@ class Engine:
         return await finish(pending, self.answer)
 
     def identity(
-        self, permit: Permit, head: RequestHead, now: float
+        self, permit: Permit, head: RequestHead, request_id: str, now: float
     ) -> Headers | Denial:
         """Return the signed fields that go with *permit*; none where nobody is."""
         principal = permit.principal
@@ -183,7 +183,7 @@ class Engine:
             return ()
         bound = None
         if permit.route.bind_request:
-            bound = BoundRequest(head.method, permit.target, head.request_id)
+            bound = BoundRequest(head.method, permit.target, request_id)
         return self._signers[permit.upstream].fields(
             principal,
             upstream=permit.upstream,

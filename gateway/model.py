@@ -122,7 +122,9 @@ class RequestHead(NamedTuple):
     """Everything of a request but its body, read once from the raw bytes.
 
     Only gateway.wire.request makes one, so that to hold it is the proof that target
-    and Host are canonical (R4, R10). `target` is what will be sent, byte for byte.
+    and Host are canonical (R4, R10). `target` is what will be sent, byte for byte. What
+    is given to the request here, its id, is no part of it: the same bytes from the same
+    peer are the same head, and read once.
     """
 
     kind: Literal["http", "websocket"]
@@ -138,7 +140,6 @@ class RequestHead(NamedTuple):
     headers: Headers
     peer: Peer
     client: str  # the client's address, by R17
-    request_id: str
     section: HeaderSection
 
 

@@ -59,7 +59,6 @@ def head_of(
         target=target,
         headers=((b"host", host), *headers),
         peer=Peer("192.0.2.1"),
-        request_id="r-1",
     )
     assert isinstance(head, RequestHead), head
     return head

@@ -15,6 +15,7 @@ gateway.observe, gateway.wire, starlette.
 from __future__ import annotations
 
 import asyncio
+from binascii import hexlify
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import unquote
@@ -32,7 +33,7 @@ from gateway.model import (
     RequestHead,
     Unavailable,
 )
-from gateway.observe.access import Entry, shown
+from gateway.observe.access import Decision, Entry, shown
 from gateway.wire import problems
 from gateway.wire.forwarded import (
     TRACE_BYTES,
@@ -73,7 +74,7 @@ class Engine(Protocol):
     async def aclose(self) -> None: ...
     async def decide(self, head: RequestHead, now: float) -> Permit | Denial: ...
     def identity(
-        self, permit: Permit, head: RequestHead, now: float
+        self, permit: Permit, head: RequestHead, request_id: str, now: float
     ) -> Headers | Denial: ...
     def token_hash(self, head: RequestHead) -> str: ...
 
@@ -184,7 +185,7 @@ class Guard(Generic[E]):
             await passage.refuse(outcome)
             return
         passage.permit = outcome
-        signed = engine.identity(outcome, head, now)
+        signed = engine.identity(outcome, head, passage.request_id, now)
         keep = outcome.route.pass_credentials
         fields = engine.hygiene.to_upstream(
             head.headers, drop=_FRAMING, keep_credentials=keep
@@ -195,7 +196,7 @@ class Guard(Generic[E]):
                 return
         assert not isinstance(signed, Denial)
         assert not isinstance(fields, Denial)
-        fields += forwarding_fields(head, passage.traceparent)
+        fields += forwarding_fields(head, passage.request_id, passage.traceparent)
         limit = outcome.route.max_body
         if limit is None:
             limit = engine.settings.server.max_body
@@ -240,7 +241,9 @@ class _Passage:
         scope = self.scope
         client = scope.get("client")
         self.peer = peer_of(client[0] if client else "", proxies)
-        self.request_id = request_id_from(self.headers, self.peer, random(16))
+        made = hexlify(random(16))
+        found = request_id_from(self.headers, self.peer, made)
+        self.request_id = found.decode("ascii")
         body = self._framing()
         if isinstance(body, Denial):
             return body
@@ -253,7 +256,6 @@ class _Passage:
             target=self.target,
             headers=self.headers,
             peer=self.peer,
-            request_id=self.request_id,
             proxies=proxies,
         )
         if isinstance(head, RequestHead):
@@ -358,13 +360,26 @@ class _Passage:
         head, permit = self.head, self.permit
         decided = self.denial or self.outage or permit
         route = decided.route if decided else None
-        entry = Entry(
+        reason: str | None = None
+        decision: Decision = "error"
+        if self.denial is not None:
+            decision, reason = "deny", str(self.denial)
+        elif self.outage is not None:
+            decision, reason = "outage", self.outage.dependency
+        elif permit is not None:
+            decision = "permit"
+        return Entry(
             now,
             self.request_id,
+            trace_id=self.traceparent[3:35].decode("ascii") if head else None,
+            decision=decision,
+            reason=reason,
             status=self.status or None,
             method=self.method,
+            host=head.host if head else "",
             path=shown(self.target, engine.settings.log_query),
-            client=self.peer.address,
+            client=head.client if head else self.peer.address,
+            token_hash=(engine.token_hash(head) or None) if head else None,
             route=route.id if route else None,
             principal=decided.principal if decided else None,
             generation=engine.generation,
@@ -373,17 +388,6 @@ class _Passage:
             bytes_out=self.sent,
             ms=seconds * 1000,
         )
-        if head is not None:
-            entry.host, entry.client = head.host, head.client
-            entry.trace_id = self.traceparent[3:35].decode("ascii")
-            entry.token_hash = engine.token_hash(head) or None
-        if self.denial is not None:
-            entry.decision, entry.reason = "deny", str(self.denial)
-        elif self.outage is not None:
-            entry.decision, entry.reason = "outage", self.outage.dependency
-        elif permit is not None:
-            entry.decision = "permit"
-        return entry
 
     def _framing(self) -> Body | Denial:
         """Check what servers let through: two lengths, and controls in fields."""

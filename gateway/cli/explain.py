@@ -65,7 +65,6 @@ async def _explain(
         target=path.encode("utf-8", "surrogateescape"),
         headers=tuple(headers),
         peer=Peer("127.0.0.1"),
-        request_id="explain",
     )
     lines: Lines = [("request", f"{method} {json.dumps(path)} at {host}")]
     if isinstance(head, Denial):

@@ -68,6 +68,7 @@ class LogWriter(Generic[T]):
         self._wake = threading.Event()
         self._asleep = False
         self._closing = threading.Event()
+        self._is_closed = False
         self._lost = 0  # by `put`, which alone changes it
         self._unwritten = 0  # by the thread, which alone changes it
         self._told = 0  # of both, written down
@@ -82,7 +83,7 @@ class LogWriter(Generic[T]):
 
     def put(self, item: T | bytes) -> None:
         """Write the line of *item*, in time; bytes are a line already. Never waits."""
-        if len(self._queue) >= self._capacity or self._closing.is_set():
+        if len(self._queue) >= self._capacity or self._is_closed:
             self._lost += 1
             return
         try:
@@ -97,6 +98,7 @@ class LogWriter(Generic[T]):
 
     def close(self) -> None:
         """Write what waits, and stop. What comes after is counted as lost."""
+        self._is_closed = True
         self._closing.set()
         self._wake.set()
         self._thread.join(STUCK)

@@ -9,7 +9,7 @@ Before the answer has begun, a failure is answered with a status of its own. Aft
 there is nothing left to say it with: the client's connection is aborted (RFC 9112
 section 8), and no error is appended to somebody's JSON.
 
-Imports: gateway.clock, gateway.decision, gateway.model, gateway.observe,
+Imports: gateway.decision, gateway.model, gateway.observe,
 gateway.proxy, gateway.wire.
 """
 
@@ -18,22 +18,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from gateway.clock import Clock
 from gateway.decision import Pending
 from gateway.model import (
     Denial,
     Headers,
-    HeaderSection,
     Peer,
     Permit,
     Reason,
     RequestHead,
     Unavailable,
 )
-from gateway.observe.access import Entry, shown
+from gateway.observe.access import Entry, form_of, shown
 from gateway.proxy import message
+from gateway.proxy.asked import Asked, Way
 from gateway.proxy.gate import Gate
 from gateway.proxy.upstream import (
     KnownAnswer,
@@ -42,13 +41,7 @@ from gateway.proxy.upstream import (
     UpstreamFailed,
 )
 from gateway.wire import problems
-from gateway.wire.forwarded import (
-    TRACE_BYTES,
-    forwarding_fields,
-    new_traceparent,
-    request_id_from,
-    traceparent_of,
-)
+from gateway.wire.forwarded import origin_fields, request_id_from, traceparent_of
 from gateway.wire.framing import Body
 from gateway.wire.problems import Answer, UpstreamFailure
 from gateway.wire.request import Scheme, read_head
@@ -67,7 +60,7 @@ _EXPECT: message.Field = (b"expect", b"100-continue")
 # Bytes of a body held while nobody can take them. One read may go beyond it.
 _QUEUE = 64 * 1024
 _CONTINUE = 100
-_REQUEST_ID = 16  # random bytes
+_ID = 32  # of the hexadecimal digits that a request is given; the rest is its span
 _DECIDED = (Permit, Denial)
 _BODILESS = frozenset({204, 304})
 
@@ -76,12 +69,15 @@ class Port(Protocol):
     """What an exchange needs of the port it came in by."""
 
     gate: Gate
-    clock: Clock
+    wall: Callable[[], float]  # Unix seconds
+    monotonic: Callable[[], float]  # seconds
     spawn: Callable[[Coroutine[None, None, None]], object]
     is_draining: bool
     pools: dict[str, Pool]  # by the names of their upstreams
 
-    def random(self, size: int) -> bytes: ...
+    def names(self) -> bytes:
+        """Return 48 hexadecimal digits at random, no 16 of them all zero."""
+        ...
 
 
 class Client(Protocol):
@@ -92,7 +88,8 @@ class Client(Protocol):
     is_last: bool  # no further request will be read from it
     is_full: bool  # it is slow to take what was written
 
-    def write(self, data: bytes) -> None: ...
+    @property
+    def write(self) -> Callable[[bytes], None]: ...
     def hold(self) -> None:
         """Read no more of the body for now."""
         ...
@@ -108,18 +105,12 @@ class Exchange:
     Args:
         port: Where it came in.
         client: Its connection.
-        method: As received.
-        target: As received.
-        headers: As received, lower-case names; or what they were read as before.
-        body: How the request's body is framed.
+        asked: What it asks for.
         started: Monotonic seconds.
-        modern: HTTP/1.1, not 1.0.
-        keep_alive: The client means to go on after it.
         spoilt: Why it is to be refused without a look at it.
     """
 
     gate: Gate
-    request_id = ""
     head: RequestHead | None = None
     permit: Permit | None = None
     denial: Denial | None = None
@@ -128,16 +119,18 @@ class Exchange:
     received = 0  # bytes of the request's body
     sent = 0  # bytes of the answer's body
     over = False
-    is_plain = False  # no body, and nothing asked for but to go on after it
     outage: Unavailable | None = None
     connection: UpstreamConnection | None = None
     _pool: Pool
+    _way: Way | None = None
     _time = 0.0  # Unix seconds, when its turn came
-    _traceparent = b""
+    _id = b""  # the request's
+    _names = b""
     _limit = 0
     _queue: list[bytes] | None = None  # body read before there was a connection
     _queued = 0
     _head_sent = b""
+    _out: list[bytes]  # of the answer, until the next write
     _has_begun = False  # a byte of the answer was written
     _retried = False
     _keep = False
@@ -151,60 +144,50 @@ class Exchange:
         self,
         port: Port,
         client: Client,
-        method: bytes,
-        target: bytes,
-        headers: Headers | HeaderSection,
-        body: Body | None,
+        asked: Asked,
         started: float,
-        modern: bool,
-        keep_alive: bool,
         spoilt: Denial | None = None,
     ) -> None:
         self.port = port
         self.client = client
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
+        self.asked = asked
         self.started = started
-        self.modern = modern
-        self.keep_alive = keep_alive
         self.spoilt = spoilt
-        self.gate = port.gate
         self.is_spoilt = spoilt is not None
-        self.is_read = body is not None and body.length == 0  # the request, whole
-        self._out: list[bytes] = []
+        self.keep_alive = asked.keep_alive
+        # The request, whole.
+        self.is_read = asked.is_plain or (
+            asked.body is not None and asked.body.length == 0
+        )
+
+    @property
+    def request_id(self) -> str:
+        """Name the request in logs and answers."""
+        return self._id.decode("ascii")
 
     # Its turn
 
     def begin(self) -> None:
         """Decide, then forward or refuse."""
         try:
-            port = self.port
-            peer = self.client.peer
+            port, asked = self.port, self.asked
             gate = self.gate = port.gate
-            random = self._name()
-            if self.spoilt is not None:
-                self._refuse(self.spoilt)
-                return
-            head = read_head(
-                kind="http",
-                method=_METHODS.get(self.method) or self.method.decode("latin-1"),
-                scheme=self.client.scheme,
-                target=self.target,
-                headers=self.headers,
-                peer=peer,
-                request_id=self.request_id,
-                proxies=gate.server.trusted_proxies,
-            )
-            if isinstance(head, Denial):
-                self._refuse(head)
-                return
-            self.head = head
-            self._traceparent = traceparent_of(head.headers) or new_traceparent(
-                random[_REQUEST_ID:]
-            )
-            now = self._time
+            now = self._time = port.wall()
+            names = self._names = port.names()
+            head = asked.head
+            client = self.client
+            if (
+                head is not None
+                and head.peer is client.peer
+                and head.scheme == client.scheme
+            ):
+                # A trace that begins here has the request's own id.
+                self._id = names[:_ID]
+                self.head = head
+            else:
+                head = self._read(asked, names)
+                if head is None:
+                    return
             outcome = gate.decide_now(head, now)
             if isinstance(outcome, _DECIDED):
                 self._decided(outcome, head, now)
@@ -214,6 +197,36 @@ class Exchange:
             self._outage(outage)
         except Exception as error:  # noqa: BLE001  (it ends this request only)
             self.break_down(error)
+
+    def _read(self, asked: Asked, names: bytes) -> RequestHead | None:
+        """Read the head; None: it is refused."""
+        peer = self.client.peer
+        headers = asked.headers
+        fields = headers if isinstance(headers, tuple) else headers.headers
+        self._id = request_id_from(fields, peer, names[:_ID])
+        if self.spoilt is not None:
+            self._refuse(self.spoilt)
+            return None
+        trace = traceparent_of(fields)
+        asked.traceparent = trace
+        asked.trace_id = None if trace is None else trace[3:35].decode("ascii")
+        asked.way = None
+        head = read_head(
+            kind="http",
+            method=_METHODS.get(asked.method) or asked.method.decode("latin-1"),
+            scheme=self.client.scheme,
+            target=asked.target,
+            headers=headers,
+            peer=peer,
+            proxies=self.gate.server.trusted_proxies,
+        )
+        if isinstance(head, Denial):
+            self._refuse(head)
+            return None
+        self.head = head
+        if asked.is_plain and not peer.trusted:
+            asked.head = head
+        return head
 
     async def _decide(self, pending: Pending, head: RequestHead, now: float) -> None:
         # Not cancelled when the client goes away: it is bounded by what it asks, and
@@ -234,59 +247,122 @@ class Exchange:
             self._refuse(outcome)
             return
         permit = self.permit = outcome
-        gate, body, route = self.gate, self.body, permit.route
-        assert body is not None
-        limit = route.max_body
-        if limit is None:
-            limit = gate.server.max_body
-        self._limit = limit
-        length = body.length
-        if (length or 0) > limit or self.received > limit:
-            self._too_large(permit)
-            return
+        gate, asked = self.gate, self.asked
+        framing = b""
+        if not asked.is_plain:
+            measured = self._measure(permit)
+            if measured is None:
+                return
+            framing = measured
 
         # Strip, then sign: nothing that the client sent can name or replace what is
         # added after it (golang/go#50580, R16).
-        pool = self._pool = self.port.pools[permit.upstream]
-        keep = route.pass_credentials  # its upstream's word is in it
-        lines = head.section.lines[keep]
-        if lines is None:
-            passed = gate.hygiene.to_upstream(head.headers, keep_credentials=keep)
-            if isinstance(passed, Denial):
-                self._refuse(passed)
+        way = asked.way
+        if way is None or not way.fits(permit, head, gate):
+            made = self._way_of(permit, head)
+            if made is None:
                 return
-            lines = head.section.lines[keep] = message.lines(passed)
-        fields = forwarding_fields(head, self._traceparent)
-        if length is None:
-            fields.append(message.CHUNKED)
-        elif length or self.method in _WITH_CONTENT:
-            fields.append(message.content_length(length))
-        if length != 0 and self.modern and _expects(head.headers):
-            self._expects = True
-            fields.append(_EXPECT)
-        signed = gate.identity(permit, head, now)
-        if isinstance(signed, Denial):  # a claim that no header can say (R95)
-            self._refuse(replace(signed, route=route, principal=permit.principal))
-            return
-        fields += signed
-        self._head_sent = message.request_head(
-            self.method, permit.target, pool.host or head.authority, lines, fields
+            way = asked.way = made
+        self._way = way
+        signed = gate.identity(permit, head, self.request_id, now)
+        if signed is not way.signed:
+            if isinstance(signed, Denial):  # a claim that no header can say (R95)
+                refused = replace(
+                    signed, route=permit.route, principal=permit.principal
+                )
+                self._refuse(refused)
+                return
+            way.signed, way.signed_lines = signed, message.lines(signed)
+        names = self._names
+        self._head_sent = b"".join(
+            (
+                way.lines,
+                b"x-request-id: ",
+                self._id,
+                b"\r\ntraceparent: 00-",
+                names[:_ID],
+                b"-",
+                names[_ID:],
+                b"-01\r\n",
+                framing,
+                way.signed_lines,
+                b"\r\n",
+            )
+            if asked.traceparent is None
+            else (
+                way.lines,
+                b"x-request-id: ",
+                self._id,
+                b"\r\n",
+                framing,
+                way.signed_lines,
+                b"\r\n",
+            )
         )
-        monotonic = self._sending_since = self.port.clock.monotonic()
+        pool = self._pool = way.pool
+        monotonic = self._sending_since = self.port.monotonic()
         connection = pool.take(monotonic)
         if connection is None:
             self.port.spawn(self._connect())
         else:
             self._attach(connection, monotonic)
 
+    def _measure(self, permit: Permit) -> bytes | None:
+        """Return the lines that frame the body; None: it is refused."""
+        body, route, asked = self.asked.body, permit.route, self.asked
+        assert body is not None
+        limit = route.max_body
+        if limit is None:
+            limit = self.gate.server.max_body
+        self._limit = limit
+        length = body.length
+        if (length or 0) > limit or self.received > limit:
+            self._too_large(permit)
+            return None
+        fields = []
+        if length is None:
+            fields.append(message.CHUNKED)
+        elif length or asked.method in _WITH_CONTENT:
+            fields.append(message.content_length(length))
+        assert self.head is not None
+        if length != 0 and asked.modern and _expects(self.head.headers):
+            self._expects = True
+            fields.append(_EXPECT)
+        return message.lines(fields)
+
+    def _way_of(self, permit: Permit, head: RequestHead) -> Way | None:
+        """Return the way of *head*; None: it is refused."""
+        gate, asked = self.gate, self.asked
+        pool = self.port.pools[permit.upstream]
+        keep = permit.route.pass_credentials  # its upstream's word is in it
+        passed = head.section.lines[keep]
+        if passed is None:
+            fields = gate.hygiene.to_upstream(head.headers, keep_credentials=keep)
+            if isinstance(fields, Denial):
+                self._refuse(fields)
+                return None
+            passed = head.section.lines[keep] = message.lines(fields)
+        trace = asked.traceparent
+        origin = origin_fields(head, traced=trace is not None)
+        if trace is not None:
+            origin.append((b"traceparent", trace))
+        lines = message.request_lines(
+            asked.method,
+            permit.target,
+            pool.host or head.authority,
+            passed,
+            origin,
+        )
+        return Way(gate, permit, head, pool, lines)
+
     async def _connect(self) -> None:
         try:
             connection = await self._pool.connect()
             if self.over:
                 # Its client went away meanwhile; the next one may have it unused.
-                self._pool.give(connection, self.port.clock.monotonic())
+                self._pool.give(connection, self.port.monotonic())
                 return
-            self._attach(connection, self.port.clock.monotonic())
+            self._attach(connection, self.port.monotonic())
             self.flush()
         except UpstreamFailed as failed:
             if not self.over:
@@ -295,9 +371,8 @@ class Exchange:
             self.break_down(error)
 
     def _attach(self, connection: UpstreamConnection, now: float) -> None:
-        assert self.head is not None
         self.connection = connection
-        connection.lend(self, self.head.method, self._head_sent, now)
+        connection.lend(self, self.asked.method, self._head_sent, now)
         if self._queue is not None:
             for piece in self._queue:
                 connection.send(piece)
@@ -322,16 +397,18 @@ class Exchange:
                 )
             )
             return
-        chunked = self.body is not None and self.body.length is None
+        body = self.asked.body
+        chunked = body is not None and body.length is None
         self._pass(message.chunk(content) if chunked else content)
 
     def end_body(self) -> None:
         """Note that the request is whole."""
         self.is_read = True
-        if self.body is not None and self.body.length is None:
+        body = self.asked.body
+        if body is not None and body.length is None:
             self._pass(message.LAST_CHUNK)
         if self.connection is not None:
-            self.connection.request_sent(self.port.clock.monotonic())
+            self.connection.request_sent(self.port.monotonic())
 
     def _pass(self, data: bytes) -> None:
         if self.connection is not None:
@@ -370,10 +447,15 @@ class Exchange:
         if self.over:
             return
         self._drop()
-        if not self.request_id:  # its turn never came
-            self._name()
+        if not self._id:  # its turn never came
+            self._time = self.port.wall()
+            self.gate = self.port.gate
+            headers = self.asked.headers
+            fields = headers if isinstance(headers, tuple) else headers.headers
+            names = self.port.names()
+            self._id = request_id_from(fields, self.client.peer, names[:_ID])
         self.failure = self.failure or "client.gone"
-        self._log(self.port.clock.monotonic())
+        self._log(self.port.monotonic())
 
     # The upstream's side
 
@@ -391,11 +473,12 @@ class Exchange:
         fields = self.gate.hygiene.to_client(
             headers, vary=permit.route.access != "public"
         )
-        fields.append((b"x-request-id", self.request_id.encode("ascii")))
+        fields.append((b"x-request-id", self._id))
         keep = self._may_keep()
         length = body.length
+        asked = self.asked
         if length is None:
-            if self.modern:
+            if asked.modern:
                 fields.append(message.CHUNKED)
                 self._to_client_chunked = True
             else:
@@ -404,20 +487,22 @@ class Exchange:
             fields.append(message.content_length(length))
         elif body.declared is not None:
             fields.append(message.content_length(body.declared))
-        elif self.method != b"HEAD" and status not in _BODILESS:
+        elif asked.method != b"HEAD" and status not in _BODILESS:
             fields.append(message.content_length(0))
         if not keep:
             fields.append(message.CLOSE)
-        elif not self.modern:
+        elif not asked.modern:
             fields.append(message.KEEP_ALIVE)
         self._keep = keep
-        self._out.append(message.answer_head(status, fields))
+        self._out = [message.answer_head(status, fields)]
 
     def on_content(self, content: bytes) -> None:
         self.sent += len(content)
         self._out.append(message.chunk(content) if self._to_client_chunked else content)
 
     def on_progress(self) -> None:
+        if not self.status:  # an interim answer only
+            return
         out = self._out
         if out:
             self._has_begun = True
@@ -437,36 +522,38 @@ class Exchange:
         self._end(now, keep=self._keep)
 
     def on_known(self, known: KnownAnswer, content: bytes, now: float) -> None:
-        keep = self._may_keep()
-        if not keep or not self.modern:
+        client, way = self.client, self._way
+        assert way is not None
+        if not self._may_keep() or not self.asked.modern:
             self.on_answer(known.status, known.headers, Body(known.length), now)
             if content:
                 self.on_content(content)
             self.on_end(now)
             return
-        assert self.permit is not None
         self.status = known.status
         self.sent = known.length
         self._upstream_time = now - self._sending_since
         self.connection = None
-        vary = self.permit.route.access != "public"
-        lines = known.lines[vary]
+        lines = known.lines[way.vary]
         if lines is None:
-            fields = self.gate.hygiene.to_client(known.headers, vary=vary)
+            fields = self.gate.hygiene.to_client(known.headers, vary=way.vary)
             fields.append(message.content_length(known.length))
-            lines = known.lines[vary] = message.answer_lines(known.status, fields)
-        self.client.write(
-            b"%bx-request-id: %b\r\n\r\n%b"
-            % (lines, self.request_id.encode("ascii"), content)
+            lines = message.answer_lines(known.status, fields)
+            known.lines[way.vary] = lines
+        client.write(
+            b"".join((lines, b"x-request-id: ", self._id, b"\r\n\r\n", content))
         )
-        self._end(now, keep=True)
+        self._log(now)
+        client.done(self, keep=True, now=now)
 
     def on_failure(self, kind: UpstreamFailure, *, unanswered: bool) -> None:
         self.connection = None
         if self.over:
             return
-        bodyless = self.body is not None and self.body.length == 0
-        if unanswered and bodyless and not self._retried and self.method in _IDEMPOTENT:
+        asked = self.asked
+        bodyless = asked.body is not None and asked.body.length == 0
+        safe = bodyless and asked.method in _IDEMPOTENT
+        if unanswered and safe and not self._retried:
             # It closed while we wrote: an idle connection that had just grown too old
             # for it. Once more, and on a new one, which can't be too old (R34).
             self._retried = True
@@ -530,18 +617,18 @@ class Exchange:
         fields = [*answer.headers]
         if not keep:
             fields.append(message.CLOSE)
-        elif not self.modern:
+        elif not self.asked.modern:
             fields.append(message.KEEP_ALIVE)
         head = message.answer_head(answer.status, fields)
-        if self.method == b"HEAD":
+        if self.asked.method == b"HEAD":
             client.write(head)
         else:
             self.sent = len(answer.body)
             client.write(head + answer.body)
-        self._end(self.port.clock.monotonic(), keep=keep)
+        self._end(self.port.monotonic(), keep=keep)
 
     def _abort(self) -> None:
-        self._log(self.port.clock.monotonic())
+        self._log(self.port.monotonic())
         self.client.abort()
 
     def _end(self, now: float, *, keep: bool) -> None:
@@ -558,18 +645,6 @@ class Exchange:
             and not self.port.is_draining
         )
 
-    def _name(self) -> bytes:
-        port = self.port
-        random = port.random(_REQUEST_ID + TRACE_BYTES)
-        headers = self.headers
-        self.request_id = request_id_from(
-            headers if isinstance(headers, tuple) else headers.headers,
-            self.client.peer,
-            random[:_REQUEST_ID],
-        )
-        self._time = port.clock.wall()
-        return random
-
     def _drop(self) -> None:
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -584,48 +659,67 @@ class Exchange:
             logger.exception("request %s could not be logged", self.request_id)
 
     def _entry(self, now: float) -> Entry:
-        gate, head, permit, denial = self.gate, self.head, self.permit, self.denial
-        if head is None:
-            path = shown(self.target, gate.log_query)
-        elif gate.log_query:
-            path = shown(head.target, gate.log_query)
+        upstream_time = self._upstream_time
+        asked = self.asked
+        if self.head is None:
+            trace_id = None
         else:
-            path = head.path.decode("ascii", "backslashreplace")
-        entry = Entry(
+            trace_id = asked.trace_id or self._names[:_ID].decode("ascii")
+        differs = (
             self._time,
             self.request_id,
-            "error" if permit is None else "permit",
-            self.failure or None,
-            self.status or None,
-            self.method.decode("latin-1") if head is None else head.method,
-            path=path,
-            generation=gate.generation,
-            bytes_in=self.received,
-            bytes_out=self.sent,
-            ms=(now - self.started) * 1000,
+            trace_id,
+            self.received,
+            self.sent,
+            (now - self.started) * 1000,
+            upstream_time * 1000 if upstream_time else None,
         )
+        way = self._way
+        if way is None or self.failure or self.denial is not None:
+            return Entry._make(differs + self._shared())
+        shared = way.alike(self.status)
+        if shared is None:
+            shared = self._shared()
+            # The last of it is the form, which is made when all else is known.
+            shared = (*shared[:-1], form_of(Entry._make(differs + shared)))
+            way.keep_alike(self.status, shared)
+        return Entry._make(differs + shared)
+
+    def _shared(self) -> tuple[Any, ...]:
+        """Return what the entries of requests like this one have in common."""
+        gate, head, permit, denial = self.gate, self.head, self.permit, self.denial
+        asked = self.asked
         known: Permit | Denial | Unavailable | None = permit
+        decision, reason = "error" if permit is None else "permit", self.failure or None
         if denial is not None:
             known = denial
-            entry.decision, entry.reason = "deny", str(denial)
+            decision, reason = "deny", str(denial)
         elif self.outage is not None:
             known = self.outage
-            entry.decision, entry.reason = "outage", self.outage.dependency
-        if known is not None:
-            entry.principal = known.principal
-            if known.route is not None:
-                entry.route = known.route.id
+            decision, reason = "outage", self.outage.dependency
+        route = known.route if known is not None else None
         if head is None:
-            entry.client = self.client.peer.address
+            method, path = asked.method.decode("latin-1"), asked.target
+            host, client, token_hash = "", self.client.peer.address, None
         else:
-            entry.host, entry.client = head.host, head.client
-            entry.trace_id = self._traceparent[3:35].decode("ascii")
-            entry.token_hash = gate.token_hash(head) or None
-        if permit is not None:
-            entry.upstream = permit.upstream
-            if self._upstream_time:
-                entry.upstream_ms = self._upstream_time * 1000
-        return entry
+            method, path = head.method, head.target
+            host, client = head.host, head.client
+            token_hash = gate.token_hash(head) or None
+        return (
+            decision,
+            reason,
+            self.status or None,
+            method,
+            host,
+            shown(path, gate.log_query),
+            route.id if route is not None else None,
+            known.principal if known is not None else None,
+            gate.generation,
+            permit.upstream if permit is not None else None,
+            client,
+            token_hash,
+            None,
+        )
 
 
 def _expects(headers: Headers) -> bool:

@@ -22,15 +22,18 @@ import asyncio
 import logging
 import re
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
+from gateway.clock import Clock
 from gateway.config.settings import Server
-from gateway.model import Denial, HeaderSection, Peer, Reason
+from gateway.model import Denial, Peer, Reason
 from gateway.proxy import exchange
+from gateway.proxy.asked import Asked, KnownHeads, plain
 from gateway.proxy.exchange import Exchange
-from gateway.wire.framing import EMPTY, check_request
+from gateway.wire.framing import check_request
 from gateway.wire.request import Scheme
 
 logger = logging.getLogger(__name__)
@@ -55,36 +58,26 @@ _HTTP2 = (
 _PREFACE = b"PRI * HTTP/2"  # RFC 9113 section 3.4
 # A request line that any reader takes for the same three things. Others are left to
 # the parser, and to gateway.wire.target after it.
+_PLAIN = frozenset({b"GET", b"HEAD", b"DELETE"})
 _LINE = re.compile(rb"(GET|HEAD|DELETE) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1")
 # How any request line is spelt; an empty line before it is allowed (RFC 9112, 2.2).
 _SPELT = re.compile(rb"(?:\r\n)?[^ \r\n]++ [^ \r\n]++ HTTP/[0-9]\.[0-9]")
 _END = b"\r\n\r\n"
-MAX_KNOWN = 1024  # header sections kept by a port
-MAX_KNOWN_BYTES = 4096  # of one; 4 MiB in all
 
 
 class Port(exchange.Port, Protocol):
     """What a client connection needs of the port it came in by."""
 
+    clock: Clock
     known_heads: KnownHeads
     buffer: bytearray
+    view: memoryview  # of buffer
 
     def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
         """Return who it is, or None where there is no room for it."""
         ...
 
     def left(self, front: Front) -> None: ...
-
-
-KnownHeads = dict[bytes, HeaderSection]
-"""What the fields of a head were read as, by their bytes, line ends included.
-
-Clients send the same fields again and again. A head that differs from an earlier one
-in its request line alone needs no parser: what these bytes mean, and that they frame no
-body and ask for nothing but to go on, is known. What is decided by them is not; that is
-decided each time. Only heads of requests that were not refused are kept, so that a
-flood of inventions displaces nothing.
-"""
 
 
 class _Stop(Exception):  # noqa: N818
@@ -95,6 +88,7 @@ class Front(asyncio.BaseProtocol):
     """One client connection."""
 
     transport: asyncio.Transport
+    write: Callable[[bytes], None]
     peer: Peer
     scheme: Scheme = "http"
     deadline: float = NEVER  # monotonic seconds; read by the sweeper
@@ -128,6 +122,7 @@ class Front(asyncio.BaseProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.write = self.transport.write
         self._now = self._monotonic()
         self.deadline = self._now + self._server.header_timeout
         try:
@@ -187,11 +182,10 @@ class Front(asyncio.BaseProtocol):
             current.flush()
             if (
                 idle
-                and current.is_plain
+                and current.asked.is_plain
                 and not self._deaf
                 and self._reading is None
                 and not self._waiting
-                and size <= MAX_KNOWN_BYTES
                 and data.find(_END) == size - len(_END)
             ):
                 self._learn(data, current)
@@ -201,29 +195,32 @@ class Front(asyncio.BaseProtocol):
                     self._pause()
 
     def _take_known(self, data: bytes) -> bool:
-        """Take *data* if it is one whole request whose fields are known."""
+        """Take *data* if it is one whole request whose fields are known.
+
+        A head that differs from an earlier one in its request line alone needs no
+        parser: what these fields mean, and that they frame no body and ask for nothing
+        but to go on, is known. What is decided by them is not; that is decided each
+        time.
+        """
         end = data.find(b"\r\n")
-        section = self._port.known_heads.get(data[end:])
-        if section is None:
+        known = self._port.known_heads.by_fields.get(data[end:])
+        if known is None:
             return False
-        line = _LINE.fullmatch(data, 0, end)
-        if line is None or len(data) > self._server.max_head:
-            return False
-        method, target = line.groups()
+        line = data[:end]
+        asked = known.asked.get(line)
+        if asked is None:
+            read = _LINE.fullmatch(line)
+            if read is None or len(data) > self._server.max_head:
+                return False
+            method, target = read.groups()
+            asked = plain(method, target, known.section)
         self.deadline = NEVER
         self.is_last = False
-        request = self.current = Exchange(
-            self._port,
-            self,
-            method,
-            target,
-            section,
-            EMPTY,
-            self._now,
-            modern=True,
-            keep_alive=True,
-        )
+        request = self.current = Exchange(self._port, self, asked, self._now)
+        is_new = asked.way is None
         request.begin()
+        if is_new and asked.way is not None:
+            self._port.known_heads.ask(known, line, asked)
         return True
 
     def _is_line_clean(self, data: bytes) -> bool:
@@ -251,9 +248,7 @@ class Front(asyncio.BaseProtocol):
             # Behind an empty line, which the parser skips, the key would hold a
             # request line, and in another request be taken for a field.
             return
-        if len(known) >= MAX_KNOWN:
-            known.clear()
-        known[data[end:]] = head.section
+        known.learn(data, end, head.section)
 
     def eof_received(self) -> None:
         """Let the transport close itself: half a connection is none (R32)."""
@@ -315,9 +310,6 @@ class Front(asyncio.BaseProtocol):
         self._close(self._monotonic(), linger=False)
 
     # The exchange's side
-
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
 
     def hold(self) -> None:
         if not self._held:
@@ -384,25 +376,24 @@ class Front(asyncio.BaseProtocol):
                 body = Denial(Reason.HTTP2_UNSUPPORTED)
             self._refuse(body, method)
             raise _Stop
-        request = Exchange(
-            self._port,
-            self,
+        modern, keep_alive = version == "1.1", parser.should_keep_alive()
+        asked = Asked(
             method,
             self._url,
             headers,
             body,
-            self._now,
-            version == "1.1",
-            parser.should_keep_alive(),
+            modern=modern,
+            keep_alive=keep_alive,
+            is_plain=(
+                body.length == 0
+                and method in _PLAIN
+                and modern
+                and keep_alive
+                and not parser.should_upgrade()
+            ),
         )
-        self._reading = request
+        request = self._reading = Exchange(self._port, self, asked, self._now)
         self._received = self._quiet = 0
-        request.is_plain = (
-            request.is_read
-            and request.modern
-            and request.keep_alive
-            and not parser.should_upgrade()
-        )
         if request.is_read:
             self.deadline = NEVER
         else:
@@ -502,14 +493,9 @@ class Front(asyncio.BaseProtocol):
             Exchange(
                 self._port,
                 self,
-                method,
-                self._url,
-                headers=(),
-                body=None,
-                started=self._now,
-                modern=True,
-                keep_alive=False,
-                spoilt=denial,
+                Asked(method, self._url, (), None, keep_alive=False),
+                self._now,
+                denial,
             )
         )
 
@@ -608,4 +594,4 @@ class PlainFront(Front, asyncio.BufferedProtocol):
         return self._port.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(memoryview(self._port.buffer)[:nbytes]))
+        self.data_received(bytes(self._port.view[:nbytes]))

@@ -27,9 +27,9 @@ class Gate:
     decide_now: Callable[[RequestHead, float], Permit | Denial | Pending]
     finish: Callable[[Pending], Awaitable[Permit | Denial]]  # raises Unavailable
     hygiene: Hygiene
-    # The signed fields for a Permit, () where there is nobody to speak of; a Denial
+    # The signed fields for a Permit of a request with that id, () where there is nobody to speak of; a Denial
     # where a claim can't be said in a header (R95).
-    identity: Callable[[Permit, RequestHead, float], Headers | Denial]
+    identity: Callable[[Permit, RequestHead, str, float], Headers | Denial]
     upstreams: Mapping[str, Upstream]  # "self" too
     log: Callable[[Entry], None]  # never waits
     generation: str = ""

@@ -33,14 +33,14 @@ def lines(fields: Iterable[Field]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
-def request_head(
+def request_lines(
     method: bytes,
     target: bytes,
     host: bytes,
     passed: bytes,
     fields: Iterable[Field],
 ) -> bytes:
-    """Return the head of a request with *target* byte for byte (R11).
+    """Return the request line with *target* byte for byte (R11), and fields.
 
     Args:
         method: As received.
@@ -49,12 +49,12 @@ def request_head(
         passed: The lines of the client's fields that pass.
         fields: Ours.
     """
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n\r\n" % (
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b" % (
         method,
         target,
         host,
         passed,
-        b"\r\n".join(map(b": ".join, fields)),
+        lines(fields),
     )
 
 

@@ -23,7 +23,8 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.config.settings import Address
 from gateway.model import Peer
-from gateway.proxy.front import Front, KnownHeads, PlainFront
+from gateway.proxy.asked import KnownHeads
+from gateway.proxy.front import Front, PlainFront
 from gateway.proxy.gate import Gate
 from gateway.proxy.sockets import remove
 from gateway.proxy.tls import Certificates, Handshake, Listener
@@ -40,9 +41,10 @@ READ = 32 * 1024  # bytes read from a client at once: a head, and some of a body
 # late at once, and everybody else would wait until the last of them has its answer.
 AT_ONCE = 16
 BACKLOG = 2048
-# Random bytes fetched at once. One call for each request would be one system call for
-# each request.
-_RANDOM_BLOCK = 4096
+# Requests whose names are made at once. One by one each would cost a system call.
+_NAMES = 100
+_DIGITS = 48  # hexadecimal: a request id, which is a trace id too, and a span id
+_ZEROS = b"0" * 16
 
 
 class DataPort:
@@ -64,11 +66,14 @@ class DataPort:
     ) -> None:
         self.gate = gate
         self.clock = clock
+        self.wall = clock.wall
+        self.monotonic = clock.monotonic
         self.spawn = spawn
         self.is_draining = False
         self.fronts: set[Front] = set()
-        self.known_heads: KnownHeads = {}
+        self.known_heads = KnownHeads()
         self.buffer = bytearray(READ)
+        self.view = memoryview(self.buffer)
         self._random = random
         self._block = b""
         self._at = 0
@@ -125,7 +130,7 @@ class DataPort:
     def replace(self, gate: Gate) -> None:
         """Decide by *gate* from the next request on."""
         self.gate = gate
-        self.known_heads = {}  # they remember what the old rules made of them
+        self.known_heads.clear()  # they remember what the old rules made of them
         self._renew_pools()
 
     async def close(self, grace: float) -> None:
@@ -188,14 +193,16 @@ class DataPort:
         self._handshakes.discard(handshake)
         self._count_off(handshake)
 
-    def random(self, size: int) -> bytes:
-        """Return *size* random bytes."""
+    def names(self) -> bytes:
+        """Return 48 hexadecimal digits at random, no 16 of them all zero."""
         at = self._at
-        end = at + size
-        if end > len(self._block):
-            self._block = self._random(_RANDOM_BLOCK)
-            at, end = 0, size
-        self._at = end
+        if at >= len(self._block):
+            block = b""
+            # All zero is no id (W3C Trace Context, 3.2.2.3 and 3.2.2.4).
+            while not block or _ZEROS in block:
+                block = self._random(_NAMES * _DIGITS // 2).hex().encode()
+            self._block, at = block, 0
+        self._at = end = at + _DIGITS
         return self._block[at:end]
 
     # Inside

@@ -105,9 +105,10 @@ class UpstreamConnection(asyncio.Protocol):
     sink: Sink | None = None
     deadline: float = NEVER  # monotonic seconds; read by the sweeper
     _parser: httptools.HttpResponseParser | None = None
-    _method = ""  # of the request in hand
+    _method = b""  # of the request in hand
     _uses = 0
     _answered = False  # a byte of the answer came
+    _has_parsed = False  # what follows is of an earlier answer
     _in_head = True
     _headers: list[tuple[bytes, bytes]]
     _unread = 0  # bytes since the head began, or since the last byte of content
@@ -127,10 +128,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._monotonic = pool.clock.monotonic
         self._timeout = pool.upstream.timeout
+        self._first_byte = pool.upstream.timeout.first_byte
 
     # The exchange's side
 
-    def lend(self, sink: Sink, method: str, head: bytes, now: float) -> None:
+    def lend(self, sink: Sink, method: bytes, head: bytes, now: float) -> None:
         """Give this connection to *sink* until its answer has ended.
 
         Args:
@@ -141,21 +143,18 @@ class UpstreamConnection(asyncio.Protocol):
         """
         self.sink = sink
         self._uses += 1
-        if self._parser is None or self._stale:
-            self._parser = httptools.HttpResponseParser(self)
-            self._stale = False
         self._method = method
-        self._answered = self._complete = self._request_sent = False
-        self._until_close = False
-        self._known = None
-        self._is_plain = method != "HEAD"
-        self._in_head = True
-        self._headers = []
-        self._unread = 0
+        self._answered = self._request_sent = False
+        if self._has_parsed:
+            self._has_parsed = self._complete = self._until_close = False
+            self._known = None
+            self._in_head = True
         self._out.append(head)
         total = self._timeout.total
-        self._total_at = NEVER if total is None else now + total
-        self.deadline = self._total_at
+        if total is None:
+            self.deadline = NEVER
+        else:
+            self.deadline = self._total_at = now + total
 
     def send(self, data: bytes) -> None:
         """Add *data* to what the next flush writes."""
@@ -164,9 +163,14 @@ class UpstreamConnection(asyncio.Protocol):
     def request_sent(self, now: float) -> None:
         """Write the end of the request: the answer is due."""
         self._request_sent = True
-        self.flush()
+        out = self._out
+        if len(out) == 1:
+            self.transport.write(out[0])
+            out.clear()
+        else:
+            self.flush()
         if self._in_head:
-            self._wait(now + self._timeout.first_byte)
+            self._wait(now + self._first_byte)
 
     def flush(self) -> None:
         """Write what was added, in one piece."""
@@ -190,10 +194,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.sink = None
         self.transport.abort()
 
-    @property
-    def is_closing(self) -> bool:
-        return self.transport.is_closing()
-
     # The sweeper's side
 
     def expire(self, now: float) -> None:  # noqa: ARG002
@@ -212,15 +212,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         sink = self.sink
-        if sink is None or self._parser is None:
+        if sink is None:
             # Nobody asked: an answer to no request, or to one that is over (R31).
             self._pool.leave(self)
             self.transport.abort()
             return
         is_first = not self._answered
-        if is_first and self._take_known(data, sink):
-            return
-        self._answered = True
+        if is_first:
+            if self._take_known(data, sink):
+                return
+            self._begin()
         now = self._now = self._monotonic()
         try:
             room = MAX_HEAD - self._unread
@@ -245,7 +246,7 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._in_head:
                 self._wait(now + self._timeout.idle)
             elif self._request_sent:
-                self._wait(now + self._timeout.first_byte)
+                self._wait(now + self._first_byte)
             # Else it is an interim answer, and the client's turn: its time is limited.
             try:
                 sink.on_progress()
@@ -270,6 +271,16 @@ class UpstreamConnection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  (whoever waits must be told)
             sink.on_bug(error)
 
+    def _begin(self) -> None:
+        """Make ready to parse the answer."""
+        if self._parser is None or self._stale:
+            self._parser = httptools.HttpResponseParser(self)
+            self._stale = False
+        self._answered = self._has_parsed = True
+        self._is_plain = self._method != b"HEAD"
+        self._headers = []
+        self._unread = 0
+
     def _take_known(self, data: bytes, sink: Sink) -> bool:
         """Take *data* if it is one whole answer whose head is known."""
         end = data.find(_END) + len(_END)
@@ -277,13 +288,12 @@ class UpstreamConnection(asyncio.Protocol):
         if (
             known is None
             or len(data) - end != known.length
-            or self._method == "HEAD"
+            or self._method == b"HEAD"
             or not self._request_sent
             or self.transport.get_write_buffer_size()
         ):
             return False
         now = self._monotonic()
-        self._answered = self._complete = True
         self.sink = None
         self._pool.give(self, now)
         try:
@@ -320,7 +330,7 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._in_head:
             self._wait(self._monotonic() + self._timeout.idle)
         elif self._request_sent:
-            self._wait(self._monotonic() + self._timeout.first_byte)
+            self._wait(self._monotonic() + self._first_byte)
         else:
             self._wait(NEVER)
         self.sink.on_upstream_drained()
@@ -368,7 +378,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._is_plain and body.length is not None and status not in _BODILESS:
             self._known = KnownAnswer(status, headers, body.length)
         sink.on_answer(status, headers, body, self._now)
-        if self._method == "HEAD":
+        if self._method == b"HEAD":
             self._complete = self._stale = True
 
     def on_body(self, content: bytes) -> None:
@@ -435,6 +445,8 @@ class Pool:
             "client": None,
             "upstream": upstream.authority.encode("ascii"),
         }.get(upstream.host, upstream.host.encode("ascii"))
+        self._keep_alive = upstream.keep_alive
+        self._max_idle = upstream.max_idle
         self.known_answers: dict[bytes, KnownAnswer] = {}
         self.connections: set[UpstreamConnection] = set()  # all: lent and idle
         self._idle: list[UpstreamConnection] = []
@@ -446,7 +458,7 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.deadline > now and not connection.is_closing:
+            if connection.deadline > now and not connection.transport.is_closing():
                 return connection
             connection.drop()
         return None
@@ -491,11 +503,12 @@ class Pool:
 
     def give(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection on which nothing is left to come."""
-        if self._retired or len(self._idle) >= self.upstream.max_idle:
+        idle = self._idle
+        if self._retired or len(idle) >= self._max_idle:
             connection.drop()
             return
-        connection.deadline = now + self.upstream.keep_alive
-        self._idle.append(connection)
+        connection.deadline = now + self._keep_alive
+        idle.append(connection)
 
     def learn(self, data: bytes, known: KnownAnswer) -> None:
         """Keep what the head of *data*, which is one whole answer, was read as."""

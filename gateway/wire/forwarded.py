@@ -32,13 +32,29 @@ TRACE_BYTES = 24
 
 
 def forwarding_fields(
-    head: RequestHead, traceparent: bytes
+    head: RequestHead, request_id: str, traceparent: bytes
 ) -> list[tuple[bytes, bytes]]:
     """Return the fields that say where *head* came from.
 
     Args:
         head: The request.
+        request_id: Of `request_id_from`.
         traceparent: Of `traceparent_of`, or `new_traceparent` where that is None.
+    """
+    fields = origin_fields(head, traced=traceparent_of(head.headers) == traceparent)
+    return [
+        *fields,
+        (b"x-request-id", request_id.encode("ascii", "replace")),
+        (b"traceparent", traceparent),
+    ]
+
+
+def origin_fields(head: RequestHead, *, traced: bool) -> list[tuple[bytes, bytes]]:
+    """Return those of them that do not name this one request.
+
+    Args:
+        head: The request.
+        traced: Whether the client's own traceparent goes with it.
     """
     peer = head.peer
     chain = peer.address.encode("ascii", "replace")
@@ -53,15 +69,12 @@ def forwarding_fields(
     fields = [
         (b"x-forwarded-proto", head.scheme.encode("ascii")),
         (b"x-forwarded-host", host),
-        (b"x-request-id", head.request_id.encode("ascii", "replace")),
-        (b"traceparent", traceparent),
     ]
     if chain:  # none behind a Unix socket, where nobody has an address
         fields.append((b"x-forwarded-for", chain))
     # It means nothing without the traceparent that it came with.
-    states = [field for field in head.headers if field[0] == b"tracestate"]
-    if states and traceparent_of(head.headers) == traceparent:
-        fields += states
+    if traced:
+        fields += [field for field in head.headers if field[0] == b"tracestate"]
     return fields
 
 
@@ -101,13 +114,13 @@ def new_traceparent(random: bytes) -> bytes:
     )
 
 
-def request_id_from(headers: Headers, peer: Peer, random: bytes) -> str:
-    """Return the name of a request: a trusted peer's, or *random* bytes in hex.
+def request_id_from(headers: Headers, peer: Peer, made: bytes) -> bytes:
+    """Return the name of a request: a trusted peer's, or the one *made* here.
 
     Whoever else could choose it could make two requests share their lines in the log.
     """
     if peer.trusted:
         said = [value for name, value in headers if name == b"x-request-id"]
         if len(said) == 1 and _REQUEST_ID.fullmatch(said[0]):
-            return said[0].decode("ascii")
-    return random.hex()
+            return said[0]
+    return made

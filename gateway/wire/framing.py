@@ -105,7 +105,7 @@ def check_request(
 
 
 def check_response(
-    method: str, status: int, version: str, headers: Headers
+    method: bytes, status: int, version: str, headers: Headers
 ) -> Body | None:
     """Say how the body of an upstream's answer is delimited; None: it is ambiguous.
 
@@ -137,7 +137,7 @@ def check_response(
     if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
         return None
 
-    if method == "HEAD" or status == 304:  # noqa: PLR2004
+    if method == b"HEAD" or status == 304:  # noqa: PLR2004
         return EMPTY if size is None else Body(0, declared=size)
     if status < 200 or status == 204:  # noqa: PLR2004
         # Such an answer has no body (RFC 9112 section 6.3). One that announces a body

@@ -11,7 +11,6 @@ Imports: gateway.model, gateway.wire.framing, gateway.wire.target.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -33,7 +32,7 @@ from gateway.model import (
 from gateway.wire.framing import REFUSED_METHODS, TOKEN_CHARACTERS
 from gateway.wire.target import read_target
 
-Networks = Sequence[IPv4Network | IPv6Network]
+Networks = tuple[IPv4Network | IPv6Network, ...]
 Scheme = Literal["http", "https"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -92,7 +91,6 @@ def read_head(
     target: bytes,
     headers: Headers | HeaderSection,
     peer: Peer,
-    request_id: str,
     proxies: Networks = (),
 ) -> RequestHead | Denial:
     """Read a request head, or refuse one that can be read in two ways.
@@ -104,7 +102,6 @@ def read_head(
         target: The request target as received.
         headers: Names lower-case, values trimmed; or what they were read as before.
         peer: The other end of the connection.
-        request_id: Names this request in logs and answers.
         proxies: [server].trusted_proxies, for the walk through X-Forwarded-For.
     """
     if method not in _METHODS and not _is_method(method):
@@ -137,7 +134,6 @@ def read_head(
         section.headers,
         peer,
         client,
-        request_id,
         section,
     )
 
@@ -153,8 +149,12 @@ def normalise_peer(address: str) -> str:
     return "" if found is None else str(found)
 
 
+@lru_cache(maxsize=4096)
 def peer_of(address: str, proxies: Networks) -> Peer:
-    """Tell who is at the other end, and whether we believe its word (R17)."""
+    """Tell who is at the other end, and whether we believe its word (R17).
+
+    The connections of one address have one Peer.
+    """
     found = _address(address.partition("%")[0])
     if found is None:
         return Peer("")

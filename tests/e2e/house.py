@@ -26,7 +26,7 @@ import uvloop
 from gateway.app import Gateway
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.decision import Pending
-from gateway.model import Denial, Permit, RequestHead
+from gateway.model import Denial, Headers, Permit, RequestHead
 from gateway.observe.access import Entry
 from tests.backends import Backend, Behaviour, Connection, Received, answer, running
 from tests.proxy.harness import Answer, Caller
@@ -193,7 +193,8 @@ class House:
         site: type[Site] = Site,
     ) -> None:
         self.site = site(directory, server=SERVER, more=MORE, policy=POLICY)
-        self.judged: dict[str, RequestHead] = {}
+        self.judged: dict[str, RequestHead] = {}  # by request id
+        self._decided: dict[int, RequestHead] = {}  # kept, so that no id comes again
         self._behaviour = behaviour
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._keys: dict[str, jwt.PyJWK] = {}
@@ -220,13 +221,24 @@ class House:
         self.backend = await stack.enter_async_context(running(self._behaviour))
         self.site.upstream = f"http://127.0.0.1:{self.backend.port}"
         self.gateway = Gateway(self.site.load(), self._log)
-        decide_now = self.gateway.engine.decider.decide_now
 
         def noting(head: RequestHead, now: float) -> Permit | Denial | Pending:
-            self.judged[head.request_id] = head
+            self._decided[id(head)] = head
             return decide_now(head, now)
 
-        with patch.object(self.gateway.engine.decider, "decide_now", noting):
+        def naming(
+            permit: Permit, head: RequestHead, request_id: str, now: float
+        ) -> Headers | Denial:
+            assert self._decided[id(head)] is head
+            self.judged[request_id] = head
+            return identity(permit, head, request_id, now)
+
+        engine = self.gateway.engine
+        decide_now, identity = engine.decider.decide_now, engine.identity
+        with (
+            patch.object(engine.decider, "decide_now", noting),
+            patch.object(engine, "identity", naming),
+        ):
             await self.gateway.start()
         stack.push_async_callback(self.gateway.aclose, grace=0.5)
         caller = await self.caller()

@@ -155,15 +155,15 @@ def check(world: World, stream: bytes) -> None:
     assert all(not line.transport.is_open for line in world.upstreams.lines)
     names = [entry.request_id for entry in world.entries]
     assert len(names) == len(set(names))
-    permitted = {head.request_id for _, head in world.permits}
+    permitted = {request_id for request_id, _ in world.sent}
     assert permitted <= set(names), "permitted, and not logged"
 
 
 def _arrived_as_meant(world: World, meant: strict.Reading) -> None:
     """I2, I3: what arrived is what the client said, in order, and was permitted."""
-    permits = {head.request_id.encode(): head for _, head in world.permits}
+    permits = {request_id.encode(): head for request_id, head in world.sent}
     heads = [each for line in world.upstreams.lines for each in _readable(line)]
-    order = [head.request_id.encode() for _, head in world.permits]
+    order = [request_id.encode() for request_id, _ in world.sent]
     heads.sort(key=lambda each: order.index(each.values(b"x-request-id")[0]))
     spoken = iter(meant.messages)
     for request in heads:
@@ -244,7 +244,7 @@ def _answered_in_order(world: World, meant: strict.Reading) -> None:
     """I5, I7: each answer is its request's, whole or cut off, and never our fault."""
     stream = bytes(world.client.written)
     entries = list(world.entries)
-    ids = {line_id for _, head in world.permits for line_id in [head.request_id]}
+    ids = {request_id for request_id, _ in world.sent}
     while stream:
         entry = entries.pop(0) if entries else None
         method = entry.method.encode() if entry is not None else b"GET"

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.model import CredentialKind, Denial, Headers, Peer, RequestHead
 from gateway.wire.credential import extract
-from gateway.wire.forwarded import forwarding_fields, new_traceparent, request_id_from
+from gateway.wire.forwarded import forwarding_fields, new_traceparent
 from gateway.wire.framing import Body, check_request, check_response
 from gateway.wire.headers import Hygiene
 from gateway.wire.request import read_head
@@ -48,7 +48,6 @@ def fuzz(data: bytes) -> None:
         target=target,
         headers=headers,
         peer=peer,
-        request_id=request_id_from(headers, peer, bytes(16)),
         proxies=PROXIES,
     )
     if isinstance(head, Denial):
@@ -84,7 +83,7 @@ def _framing(method: bytes, version: str, headers: Headers, *, upgrade: bool) ->
 
 
 def _answer_framing(method: bytes, version: str, headers: Headers, status: int) -> None:
-    body = check_response(method.decode("latin-1"), status, version, headers)
+    body = check_response(method, status, version, headers)
     meant = _reference(version, headers)
     if body is None:
         return
@@ -138,7 +137,7 @@ def _fields(head: RequestHead) -> None:
     for field in passed:
         assert field in head.headers
         assert not is_foreign(field[0], is_public=False), field
-    written = forwarding_fields(head, new_traceparent(bytes(24)))
+    written = forwarding_fields(head, "0" * 32, new_traceparent(bytes(24)))
     for name, value in written:
         assert strict.is_field(name + b": " + value), (name, value)
         assert not any(name == other for other, _ in passed)

@@ -73,7 +73,7 @@ def _other_target(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_identity(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(world, "_identity", lambda *_: ())
+    patch.setattr(world, "identity", lambda *_: ())
 
 
 def _fields_pass(patch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,7 @@ class World:
         self.clock = Clock(lambda: NOW + self.now, lambda: self.now)
         self.entries: list[Entry] = []
         self.permits: list[tuple[Permit, RequestHead]] = []
+        self.sent: list[tuple[str, RequestHead]] = []  # by request id, in their order
         self._events: deque[Callable[[], None]] = deque()
         self._random = 0
         upstream = Upstream(
@@ -237,7 +238,7 @@ class World:
             decide_now=self._decide,
             finish=self._finish,
             hygiene=hygiene or Hygiene(),
-            identity=_identity,
+            identity=self._identity,
             upstreams={"backend": upstream},
             log=self.entries.append,
         )
@@ -341,8 +342,16 @@ class World:
         self.permits.append((permit, head))
         return permit
 
+    def _identity(
+        self, permit: Permit, head: RequestHead, request_id: str, now: float
+    ) -> Headers | Denial:
+        assert any(head is asked for _, asked in self.permits), "sent, not permitted"
+        self.sent.append((request_id, head))
+        return identity(permit)
 
-def _identity(permit: Permit, head: RequestHead, now: float) -> Headers | Denial:
+
+def identity(permit: Permit) -> Headers:
+    """Say who it is in a header, unsigned."""
     if permit.principal is ANONYMOUS:
         return ()
     return ((ASSERTION, permit.principal.subject.encode()),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ ENTRY = Entry(
     client="10.1.2.3",
     token_hash="0123456789abcdef",
 )
-DENIED = replace(
-    ENTRY,
+DENIED = ENTRY._replace(
     path="/api/orders/customers/c-2/orders",
     status=403,
     decision="deny",
@@ -65,8 +64,7 @@ DENIED = replace(
     ms=0.25,
     upstream_ms=None,
 )
-OUTAGE = replace(
-    DENIED,
+OUTAGE = DENIED._replace(
     path=ENTRY.path,
     status=503,
     decision="outage",
@@ -107,7 +105,7 @@ def test_the_reference_names_every_field_and_no_other() -> None:
     emitted = read(ENTRY)
     assert tuple(emitted) == FIELDS
     assert tuple(emitted["principal"]) == PRINCIPAL_FIELDS
-    assert {field.name for field in fields(Entry)} == set(FIELDS)
+    assert {*Entry._fields} - {"form"} == set(FIELDS)
 
 
 def test_the_reference_shows_lines_as_they_are() -> None:
@@ -122,7 +120,7 @@ def test_the_reference_shows_lines_as_they_are() -> None:
 @pytest.mark.parametrize("who", [None, ANONYMOUS])
 def test_nobody_is_null(who: Principal | None) -> None:
     """A public route and a caller without a token have no principal to show."""
-    assert read(replace(ENTRY, principal=who))["principal"] is None
+    assert read(ENTRY._replace(principal=who))["principal"] is None
 
 
 def test_what_is_not_known_is_null() -> None:
@@ -136,7 +134,7 @@ def test_what_is_not_known_is_null() -> None:
         *("upstream", "upstream_ms", "token_hash"),
     ]
     assert (
-        read(replace(ENTRY, principal=replace(ALICE, client_id=None)))["principal"][
+        read(ENTRY._replace(principal=replace(ALICE, client_id=None)))["principal"][
             "client_id"
         ]
         is None
@@ -160,7 +158,7 @@ def test_a_line_is_one_line_and_reads_as_it_was(
     """Controls, bidi marks, quotes and surrogates are escaped, not obeyed (R97)."""
     path = path.replace("%3", "")
     who = replace(ALICE, subject=subject, roles=frozenset({role}))
-    entry = replace(ENTRY, path=path, host=host, reason=reason, principal=who)
+    entry = ENTRY._replace(path=path, host=host, reason=reason, principal=who)
 
     line = to_json(entry)
 
@@ -175,7 +173,7 @@ def test_naughty_strings_make_no_second_line() -> None:
     """As names, roles, paths and user agents come from outside."""
     for text in vectors.load("naughty-strings/blns.json"):
         who = replace(ALICE, subject=text, token_id=text, roles=frozenset({text}))
-        entry = replace(ENTRY, path=text, host=text, method=text, principal=who)
+        entry = ENTRY._replace(path=text, host=text, method=text, principal=who)
         assert read(entry)["host"] == text
         assert "\x1b" not in to_colour(entry).replace("\x1b[", "[")
         assert not any(
@@ -197,9 +195,16 @@ def test_no_field_takes_more_than_two_kibibytes(long: str) -> None:
         roles=frozenset(f'{number:04},"' for number in range(2_000)) | {long[:900]},
     )
     texts = ("request_id", "method", "host", "path", "route", "reason", "upstream")
-    entry = replace(ENTRY, principal=who)
-    for name in texts:
-        setattr(entry, name, long)
+    entry = ENTRY._replace(principal=who)
+    entry = entry._replace(
+        request_id=long,
+        method=long,
+        host=long,
+        path=long,
+        route=long,
+        reason=long,
+        upstream=long,
+    )
 
     found = read(entry)
 
@@ -217,7 +222,7 @@ def test_a_role_that_is_too_long_is_cut_with_the_rest() -> None:
     """One of 5,000 characters leaves no room for itself."""
     who = replace(ALICE, roles=frozenset({"r" * 5_000, "a" * 5_000}))
 
-    assert read(replace(ENTRY, principal=who))["principal"]["roles"] == [CUT]
+    assert read(ENTRY._replace(principal=who))["principal"]["roles"] == [CUT]
 
 
 @pytest.mark.parametrize(
@@ -257,13 +262,13 @@ JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlc2ln"
 )
 def test_a_secret_in_a_path_is_removed(path: str, logged: str) -> None:
     """Some applications put one there."""
-    assert read(replace(ENTRY, path=path))["path"] == logged
+    assert read(ENTRY._replace(path=path))["path"] == logged
 
 
 def test_a_token_is_removed_from_any_field() -> None:
     """However it got there, the line stays JSON."""
     who = replace(ALICE, subject=JWT, client_id=f'"{JWT}"', roles=frozenset({JWT}))
-    entry = replace(ENTRY, host=JWT, reason=JWT, principal=who)
+    entry = ENTRY._replace(host=JWT, reason=JWT, principal=who)
 
     found = read(entry)
 
@@ -283,15 +288,15 @@ PLAIN = re.compile(r"\x1b\[\d*m")
         (OUTAGE, f"503 GET {OUTAGE.path} c-1@corp outage: revocation store"),
         (ERROR, "500 GET /api/orders error: -"),
         (
-            replace(ENTRY, status=502, reason="refused"),
+            ENTRY._replace(status=502, reason="refused"),
             f"502 GET {ENTRY.path} c-1@corp orders.list 2.5 ms permit: refused",
         ),
         (
-            replace(ENTRY, status=None, route=None, principal=ANONYMOUS),
+            ENTRY._replace(status=None, route=None, principal=ANONYMOUS),
             f"--- GET {ENTRY.path} - 2.5 ms",
         ),
         (
-            replace(DENIED, path=f"/reset/{JWT}"),
+            DENIED._replace(path=f"/reset/{JWT}"),
             "403 GET /reset/[redacted] c-1@corp deny: condition.failed:owner",
         ),
     ],

@@ -65,7 +65,6 @@ def head(
         headers=headers,
         peer=Peer("192.0.2.1"),
         client="192.0.2.1",
-        request_id="r-1",
         section=HeaderSection(headers, host, host.encode()),
     )
 

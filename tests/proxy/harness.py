@@ -215,7 +215,9 @@ class Decision:
         return permit
 
 
-def identity(permit: Permit, head: RequestHead, now: float) -> Headers | Denial:
+def identity(
+    permit: Permit, head: RequestHead, request_id: str, now: float
+) -> Headers | Denial:
     """Say who it is in a header, unsigned."""
     if permit.principal is ANONYMOUS:
         return ()

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.proxy import front, upstream
+from gateway.proxy import asked, upstream
 from gateway.wire.headers import Hygiene
 from tests.backends import Connection, answer, echoing, running, saying
 from tests.proxy.harness import Answer, Bench, gate_to
@@ -95,8 +95,8 @@ async def test_a_known_head_is_taken_as_an_unknown_one_is(
 ) -> None:
     """Whatever the request line: answer, forwarded bytes and log are the same."""
     seen = []
-    for limit in (front.MAX_KNOWN_BYTES, 0):
-        monkeypatch.setattr(front, "MAX_KNOWN_BYTES", limit)
+    for limit in (asked.MAX_KNOWN_BYTES, 0):
+        monkeypatch.setattr(asked, "MAX_KNOWN_BYTES", limit)
         async with running(echoing) as backend, gate_to(backend) as bench:
             warm = b"GET /first HTTP/1.1\r\n" + FIELDS
             found = [await outcome(bench, data) for data in (warm, line + fields) * 3]
@@ -162,11 +162,11 @@ async def test_the_second_of_the_same_is_known() -> None:
         for number in range(3):
             found = await caller.call(b"GET /%d HTTP/1.1\r\n" % number + FIELDS)
             assert (found.status, found.body) == (200, b"ok")
-        (section,) = bench.port.known_heads.values()
+        (fields,) = bench.port.known_heads.by_fields.values()
         (known,) = bench.port.pools["backend"].known_answers.values()
         heads = bench.decision.heads
 
-    assert [head.section is section for head in heads] == [True, True, True]
+    assert [head.section is fields.section for head in heads] == [True, True, True]
     assert [head.path for head in heads] == [b"/0", b"/1", b"/2"]
     assert known.length == 2
     assert known.lines[1] is not None
@@ -211,13 +211,13 @@ async def test_what_was_refused_at_once_is_not_kept() -> None:
 
 async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """In number and in size."""
-    monkeypatch.setattr(front, "MAX_KNOWN", 2)
+    monkeypatch.setattr(asked, "MAX_KNOWN", 2)
     monkeypatch.setattr(upstream, "MAX_KNOWN", 2)
     async with running(echoing) as backend, gate_to(backend) as bench:
         for number in range(5):
             fields = b"X-B: %d\r\n" % 10**number + FIELDS
             await bench.call(b"GET /" + b"a" * number + b" HTTP/1.1\r\n" + fields)
-        long = b"X-B: " + b"a" * front.MAX_KNOWN_BYTES + b"\r\n" + FIELDS
+        long = b"X-B: " + b"a" * asked.MAX_KNOWN_BYTES + b"\r\n" + FIELDS
         assert (await bench.call(b"GET / HTTP/1.1\r\n" + long)).status == 200
 
         assert 0 < len(bench.port.known_heads) <= 2

@@ -5,13 +5,13 @@ from __future__ import annotations
 from gateway.proxy import message
 
 
-def test_a_request_head_holds_the_target_as_it_was_decided() -> None:
+def test_a_request_line_holds_the_target_as_it_was_decided() -> None:
     """R11: no byte of the target is read again."""
     fields = [(b"a", b"1"), message.content_length(3)]
     passed = message.lines([(b"x", b"y"), (b"z", b"")])
-    assert message.request_head(b"GET", b"/a%20b/?q=%41", b"shop", passed, fields) == (
+    assert message.request_lines(b"GET", b"/a%20b/?q=%41", b"shop", passed, fields) == (
         b"GET /a%20b/?q=%41 HTTP/1.1\r\nhost: shop\r\nx: y\r\nz: \r\n"
-        b"a: 1\r\ncontent-length: 3\r\n\r\n"
+        b"a: 1\r\ncontent-length: 3\r\n"
     )
 
 

@@ -131,23 +131,23 @@ def test_an_upgrade_has_no_body(
 @pytest.mark.parametrize(
     ("method", "status", "headers", "body"),
     [
-        ("GET", 200, [], UNTIL_CLOSE),
-        ("GET", 200, [cl(b"0")], Body(0)),
-        ("GET", 200, [cl(b"5")], Body(5)),
-        ("GET", 200, [te(b"chunked")], CHUNKED),
-        ("HEAD", 200, [], EMPTY),
-        ("HEAD", 200, [cl(b"5")], Body(0, declared=5)),
-        ("HEAD", 200, [te(b"chunked")], EMPTY),
-        ("GET", 304, [cl(b"5")], Body(0, declared=5)),
-        ("GET", 304, [], EMPTY),
-        ("GET", 204, [], EMPTY),
-        ("GET", 204, [cl(b"0")], EMPTY),
-        ("GET", 103, [], EMPTY),
-        ("GET", 101, [], EMPTY),
+        (b"GET", 200, [], UNTIL_CLOSE),
+        (b"GET", 200, [cl(b"0")], Body(0)),
+        (b"GET", 200, [cl(b"5")], Body(5)),
+        (b"GET", 200, [te(b"chunked")], CHUNKED),
+        (b"HEAD", 200, [], EMPTY),
+        (b"HEAD", 200, [cl(b"5")], Body(0, declared=5)),
+        (b"HEAD", 200, [te(b"chunked")], EMPTY),
+        (b"GET", 304, [cl(b"5")], Body(0, declared=5)),
+        (b"GET", 304, [], EMPTY),
+        (b"GET", 204, [], EMPTY),
+        (b"GET", 204, [cl(b"0")], EMPTY),
+        (b"GET", 103, [], EMPTY),
+        (b"GET", 101, [], EMPTY),
     ],
 )
 def test_an_answer_has_the_body_that_its_head_and_its_request_say(
-    method: str, status: int, headers: list[tuple[bytes, bytes]], body: Body
+    method: bytes, status: int, headers: list[tuple[bytes, bytes]], body: Body
 ) -> None:
     """RFC 9112 section 6.3; what HEAD and 304 declare is kept to be relayed."""
     assert check_response(method, status, "1.1", tuple(headers)) == body
@@ -182,7 +182,7 @@ def test_an_answer_with_two_possible_ends_is_ambiguous(
     status: int, version: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """Whoever guessed wrong would give its rest to the next user (R20, R31)."""
-    assert check_response("GET", status, version, tuple(headers)) is None
+    assert check_response(b"GET", status, version, tuple(headers)) is None
 
 
 @dataclass
@@ -380,7 +380,7 @@ def test_any_fields_are_framed_or_refused(
 ) -> None:
     """And what is framed was framed by at most one field, without a control in it."""
     request = check_request(method, version, headers, upgrade)
-    response = check_response("GET", status, version, headers)
+    response = check_response(b"GET", status, version, headers)
 
     framing = [n for n, _ in headers if n in {b"content-length", b"transfer-encoding"}]
     if isinstance(request, Body) or response is not None:
@@ -393,4 +393,4 @@ def test_other_fields_of_an_answer_do_not_frame_it() -> None:
     """Only Content-Length and Transfer-Encoding say where it ends."""
     headers = ((b"date", b"now"), (b"content-length", b"2"), (b"x-length", b"3"))
 
-    assert check_response("GET", 200, "1.1", headers) == Body(2)
+    assert check_response(b"GET", 200, "1.1", headers) == Body(2)

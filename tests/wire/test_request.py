@@ -33,7 +33,6 @@ def read(
         "target": target,
         "headers": headers,
         "peer": AWAY,
-        "request_id": "r-1",
     }
     return read_head(**(given | more))
 
@@ -60,7 +59,6 @@ def test_a_head_holds_what_was_received_and_what_it_means() -> None:
         headers=headers,
         peer=AWAY,
         client="203.0.113.9",
-        request_id="r-1",
         section=head.section,
     )
 

@@ -1,0 +1,205 @@
+"""What a client asked for, and what follows when the same is asked for again.
+
+Clients send the same bytes over and over. What those bytes mean is read once and kept
+as an Asked; what is written for a request that was permitted, but for its own names and
+the identity, is kept as a Way. Neither holds a decision: each request is decided, and a
+Way counts only for the route, the principal and the permissions it was made for. Both
+belong to one generation of the configuration and go with it.
+
+Imports: gateway.model, gateway.proxy.gate, gateway.proxy.upstream, gateway.wire.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.model import (
+    Headers,
+    HeaderSection,
+    Peer,
+    Permit,
+    Principal,
+    RequestHead,
+    Route,
+)
+from gateway.proxy.gate import Gate
+from gateway.proxy.upstream import Pool
+from gateway.wire.framing import EMPTY, Body
+
+MAX_KNOWN = 1024  # header sections kept by a port
+MAX_KNOWN_BYTES = 4096  # of a head; 4 MiB in all
+# Requests kept of one section: a page and what it loads. Of all: some 10 MB.
+MAX_ASKED = 64
+MAX_ASKED_BY_ALL = 4096
+# Statuses of which a Way keeps the form of the log line; backends use a handful.
+_MAX_FORMS = 16
+
+
+class Asked:
+    """A request as it was read, but for its body."""
+
+    __slots__ = (
+        "body",
+        "head",
+        "headers",
+        "is_plain",
+        "keep_alive",
+        "method",
+        "modern",
+        "target",
+        "trace_id",
+        "traceparent",
+        "way",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers | HeaderSection,
+        body: Body | None,
+        *,
+        modern: bool = True,
+        keep_alive: bool = True,
+        is_plain: bool = False,
+    ) -> None:
+        """Hold what was read.
+
+        Args:
+            method: As received.
+            target: As received.
+            headers: As received, lower-case names; or what they were read as before.
+            body: How the request's body is framed; None: it can't be told.
+            modern: HTTP/1.1, not 1.0.
+            keep_alive: The client means to go on after it.
+            is_plain: No body, and nothing asked for but to go on after it.
+        """
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.modern = modern
+        self.keep_alive = keep_alive
+        self.is_plain = is_plain
+        # By the exchange, for a peer whose word does not count: what it says of other
+        # hops, and the request's name, could differ each time.
+        self.head: RequestHead | None = None
+        self.traceparent: bytes | None = None  # the client's own, if it is one
+        self.trace_id: str | None = None  # thereof
+        self.way: Way | None = None
+
+
+class Way:
+    """What is written for a permitted request, and where it goes."""
+
+    __slots__ = (
+        "_alike",
+        "gate",
+        "granted",
+        "lines",
+        "peer",
+        "pool",
+        "principal",
+        "route",
+        "signed",
+        "signed_lines",
+        "vary",
+    )
+
+    def __init__(
+        self, gate: Gate, permit: Permit, head: RequestHead, pool: Pool, lines: bytes
+    ) -> None:
+        """Hold what was made for *permit*.
+
+        Args:
+            gate: Whose rules made it.
+            permit: As decided.
+            head: For which; `lines` say where it came from.
+            pool: Of its upstream.
+            lines: The request line and all fields that are the same each time.
+        """
+        self.gate = gate
+        self.route: Route = permit.route
+        self.principal: Principal = permit.principal
+        self.granted = permit.granted
+        self.peer: Peer = head.peer
+        self.pool = pool
+        self.lines = lines
+        self.vary = permit.route.access != "public"
+        self.signed: Headers | None = None
+        self.signed_lines = b""
+        # By status: what the log entries of such requests have in common.
+        self._alike: dict[int, tuple[Any, ...]] = {}
+
+    def fits(self, permit: Permit, head: RequestHead, gate: Gate) -> bool:
+        """Tell whether *head*, asked again and with this *permit*, goes the same way."""
+        return (
+            self.principal is permit.principal
+            and self.route is permit.route
+            and self.granted == permit.granted
+            and self.peer is head.peer
+            and self.gate is gate
+        )
+
+    def alike(self, status: int) -> tuple[Any, ...] | None:
+        """Return what entries with *status* share, if that is kept."""
+        return self._alike.get(status)
+
+    def keep_alike(self, status: int, shared: tuple[Any, ...]) -> None:
+        """Keep what entries with *status* share."""
+        if len(self._alike) < _MAX_FORMS:
+            self._alike[status] = shared
+
+
+class KnownFields:
+    """Header fields that came before, and what was asked for with them."""
+
+    __slots__ = ("asked", "section")
+
+    def __init__(self, section: HeaderSection) -> None:
+        self.section = section
+        self.asked: dict[bytes, Asked] = {}  # by request line
+
+
+class KnownHeads:
+    """What heads were read as, by their bytes, line ends included.
+
+    Only heads of requests that were not refused are kept, so that a flood of inventions
+    displaces nothing. Full, it starts afresh: each live head costs one reading then,
+    and no order of use needs to be kept.
+    """
+
+    def __init__(self) -> None:
+        self.by_fields: dict[bytes, KnownFields] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self.by_fields)
+
+    def learn(self, head: bytes, end: int, section: HeaderSection) -> None:
+        """Keep what the fields of *head*, whose request line ends at *end*, were."""
+        if len(head) > MAX_KNOWN_BYTES:
+            return
+        if len(self.by_fields) >= MAX_KNOWN:
+            self.clear()
+        self.by_fields[head[end:]] = KnownFields(section)
+
+    def ask(self, known: KnownFields, line: bytes, asked: Asked) -> None:
+        """Keep what *line* asked for with fields that are *known*."""
+        if len(known.asked) >= MAX_ASKED:
+            self._count -= len(known.asked)
+            known.asked.clear()
+        elif self._count >= MAX_ASKED_BY_ALL:
+            self.clear()
+        known.asked[line] = asked
+        self._count += 1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.by_fields = {}
+        self._count = 0
+
+
+def plain(method: bytes, target: bytes, section: HeaderSection) -> Asked:
+    """Return a request that has fields which were read before, and no body."""
+    return Asked(method, target, section, EMPTY, is_plain=True)

@@ -1,0 +1,110 @@
+"""What is kept of requests, and for whom it counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.model import ANONYMOUS, HeaderSection, Peer, Permit, RequestHead
+from gateway.proxy import asked
+from gateway.proxy.asked import Asked, KnownHeads, Way, plain
+from gateway.wire.request import read_head
+from tests.proxy.harness import ALICE, PUBLIC, ROUTE
+
+SECTION = HeaderSection(((b"host", b"shop"),), "shop", b"shop")
+FIELDS = b"\r\nhost: shop\r\n\r\n"
+
+
+def head(peer: Peer) -> RequestHead:
+    read = read_head(
+        kind="http",
+        method="GET",
+        scheme="http",
+        target=b"/a",
+        headers=SECTION,
+        peer=peer,
+    )
+    assert isinstance(read, RequestHead)
+    return read
+
+
+HEAD = head(Peer("192.0.2.1"))
+PERMIT = Permit(ROUTE, {}, ALICE, 5, "backend", b"/a")
+GATE: Any = object()
+
+
+def way(permit: Permit = PERMIT) -> Way:
+    pool: Any = object()
+    return Way(GATE, permit, HEAD, pool, b"GET /a HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("permit", "of", "gate", "fits"),
+    [
+        (PERMIT, HEAD, GATE, True),
+        (PERMIT._replace(params={"a": "b"}), HEAD, GATE, True),
+        (PERMIT._replace(principal=replace(ALICE)), HEAD, GATE, False),
+        (PERMIT._replace(route=PUBLIC), HEAD, GATE, False),
+        (PERMIT._replace(granted=4), HEAD, GATE, False),
+        (PERMIT, head(Peer("192.0.2.1")), GATE, False),
+        (PERMIT, HEAD, object(), False),
+    ],
+)
+def test_a_way_is_for_one_route_principal_peer_and_generation(
+    permit: Permit, of: RequestHead, gate: Any, *, fits: bool
+) -> None:
+    """Anybody else's, or under other rules, is made anew."""
+    assert way().fits(permit, of, gate) is fits
+
+
+def test_a_way_knows_whether_the_answer_depended_on_a_credential() -> None:
+    """R20: only then does the answer vary by it."""
+    assert way().vary
+    assert not way(PERMIT._replace(route=PUBLIC, principal=ANONYMOUS)).vary
+
+
+def test_forms_are_kept_by_status_and_bounded() -> None:
+    """A backend that answers every status there is fills no memory."""
+    one = way()
+    for status in range(200, 600):
+        one.keep_alike(status, (status,))
+
+    assert one.alike(200) == (200,)
+    assert one.alike(599) is None
+
+
+def test_heads_are_kept_by_their_fields_and_their_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bounded for each section and for all; full, it starts afresh."""
+    monkeypatch.setattr(asked, "MAX_ASKED", 3)
+    monkeypatch.setattr(asked, "MAX_ASKED_BY_ALL", 4)
+    known = KnownHeads()
+    known.learn(b"GET / HTTP/1.1" + FIELDS, 14, SECTION)
+    fields = known.by_fields[FIELDS]
+    for number in range(3):
+        known.ask(fields, b"%d" % number, plain(b"GET", b"/", SECTION))
+    assert len(fields.asked) == 3
+
+    known.ask(fields, b"3", plain(b"GET", b"/", SECTION))
+    assert [*fields.asked] == [b"3"]
+
+    for number in range(3):
+        known.learn(b"GET / HTTP/1.1%d" % number + FIELDS, 14, SECTION)
+        other = known.by_fields[b"%d" % number + FIELDS]
+        known.ask(other, b"line", plain(b"GET", b"/", SECTION))
+    assert len(known) == 4
+    known.ask(other, b"one too many", plain(b"GET", b"/", SECTION))
+    assert len(known) == 0
+
+
+def test_what_is_plain_has_no_body_and_goes_on() -> None:
+    """The rest is said by whoever read it."""
+    short, long = plain(b"GET", b"/", SECTION), Asked(b"POST", b"/", (), None)
+
+    assert (short.is_plain, short.modern, short.keep_alive) == (True, True, True)
+    assert short.body is not None
+    assert short.body.length == 0
+    assert not long.is_plain
