@@ -36,11 +36,10 @@ from gateway.config.load import Loaded, load
 from gateway.config.settings import Address, Identity, Issuer, Upstream
 from gateway.decision import Decider, Pending, finish
 from gateway.identity.keys import KeyRing, key_set_document, signing_key_from_pem
-from gateway.identity.signer import BoundRequest, Signer
+from gateway.identity.signer import NOBODY, BoundRequest, Signed, Signer
 from gateway.model import (
     SELF,
     Denial,
-    Headers,
     KeyNeeded,
     Need,
     Permit,
@@ -175,22 +174,24 @@ class Engine:
         return await finish(pending, self.answer)
 
     def identity(
-        self, permit: Permit, head: RequestHead, request_id: str, now: float
-    ) -> Headers | Denial:
+        self, permit: Permit, head: RequestHead, request_id: bytes, now: float
+    ) -> Signed | Denial:
         """Return the signed fields that go with *permit*; none where nobody is."""
         principal = permit.principal
         if principal.kind == "anonymous":
-            return ()
+            return NOBODY
         bound = None
         if permit.route.bind_request:
-            bound = BoundRequest(head.method, permit.target, request_id)
-        return self._signers[permit.upstream].fields(
+            name = request_id.decode("ascii")
+            bound = BoundRequest(head.method, permit.target, name)
+        upstream, policy = permit.upstream, self.policy
+        return self._signers[upstream].sign(
             principal,
-            upstream=permit.upstream,
-            scope=self.policy.names(permit.granted),
-            now=now,
-            generation=self.policy.generation,
-            request=bound,
+            upstream,
+            policy.names(permit.granted),
+            now,
+            policy.generation,
+            bound,
         )
 
     async def revoke(self, order: RevocationOrder) -> float:

@@ -146,10 +146,7 @@ class Decider:
             )
 
         credential = extract(
-            head.section,
-            head.query,
-            kinds=route.credentials,
-            max_token=self._max_token,
+            head.section, head.query, route.credentials, self._max_token
         )
         if isinstance(credential, Denial):
             missing = credential.reason is Reason.CREDENTIAL_MISSING
@@ -174,9 +171,7 @@ class Decider:
             audience = route.audience
             if audience is None:
                 audience = self._audiences[principal.issuer]
-            refused = accept(
-                principal, audience=audience, issuers=route.issuers, now=now
-            )
+            refused = accept(principal, audience, route.issuers, now)
             if refused is not None:
                 return _on(refused, route, principal)
 

@@ -142,6 +142,10 @@ class RequestHead(NamedTuple):
     client: str  # the client's address, by R17
     section: HeaderSection
 
+    def __repr__(self) -> str:
+        # A head may be kept, and holds what the client presented.
+        return f"RequestHead({self.method} to {self.host})"
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:

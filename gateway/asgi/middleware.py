@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.clock import Clock
 from gateway.config.settings import Settings
+from gateway.identity.signer import Signed
 from gateway.model import (
     Denial,
     Headers,
@@ -74,8 +75,8 @@ class Engine(Protocol):
     async def aclose(self) -> None: ...
     async def decide(self, head: RequestHead, now: float) -> Permit | Denial: ...
     def identity(
-        self, permit: Permit, head: RequestHead, request_id: str, now: float
-    ) -> Headers | Denial: ...
+        self, permit: Permit, head: RequestHead, request_id: bytes, now: float
+    ) -> Signed | Denial: ...
     def token_hash(self, head: RequestHead) -> str: ...
 
 
@@ -185,7 +186,7 @@ class Guard(Generic[E]):
             await passage.refuse(outcome)
             return
         passage.permit = outcome
-        signed = engine.identity(outcome, head, passage.request_id, now)
+        signed = engine.identity(outcome, head, passage.request_id.encode("ascii"), now)
         keep = outcome.route.pass_credentials
         fields = engine.hygiene.to_upstream(
             head.headers, drop=_FRAMING, keep_credentials=keep
@@ -201,7 +202,7 @@ class Guard(Generic[E]):
         if limit is None:
             limit = engine.settings.server.max_body
         app = self._own if outcome.reserved else self.app
-        await passage.forward(app, [*fields, *signed], limit, engine.hygiene)
+        await passage.forward(app, [*fields, *signed.fields], limit, engine.hygiene)
 
     def _leads_here(self, permit: Permit) -> bool:
         return permit.reserved or permit.route.service == self._service

@@ -15,10 +15,11 @@ Imports: gateway.model, gateway.identity.copies, gateway.identity.keys.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.identity.copies import copies
@@ -31,13 +32,27 @@ MAX_TTL = 60.0  # seconds: R94
 # bytes: the longest field that nginx, gunicorn and Tomcat take by default is 8 KiB.
 MAX_ASSERTION = 8 * 1024
 
-_Held = tuple[float, float, tuple[str, ...], Headers]  # since, until, scope, fields
-
 # In every assertion.
 _ALWAYS = frozenset({"iss", "aud", "sub", "iat", "exp", "jti", "src"})
 # Ours to write, or with a meaning to whoever verifies: never taken from a token.
 _RESERVED = frozenset({"nbf", "cnf", "htm", "htu", "txn"})
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^`|~-]+")  # RFC 9110 section 5.6.2, no "_"
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What tells an upstream who calls, and while it may be said again.
+
+    To the same upstream, of the same principal with the same permissions: for `since <=
+    now < until`, in Unix seconds. What is bound to a request has no such time.
+    """
+
+    fields: Headers = field(repr=False)
+    since: float
+    until: float
+
+
+NOBODY = Signed((), -math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +116,20 @@ class Signer:
         self._random = random
         self._ttl = ttl
         self._max_entries = max_entries
-        self._held: OrderedDict[tuple[Principal, str, str], _Held] = OrderedDict()
+        # With the scope that was said.
+        self._held: OrderedDict[
+            tuple[Principal, str, str], tuple[Signed, tuple[str, ...]]
+        ] = OrderedDict()
 
-    def fields(
+    def sign(
         self,
         principal: Principal,
-        *,
         upstream: str,
         scope: tuple[str, ...],
         now: float,
         generation: str,
         request: BoundRequest | None = None,
-    ) -> Headers | Denial:
+    ) -> Signed | Denial:
         """Return the fields that tell *upstream* who calls: the assertion first.
 
         Nothing for an anonymous principal: no absent value means somebody. A Denial
@@ -130,10 +147,10 @@ class Signer:
             held = self._held.get((principal, upstream, generation))
             # `since`: after the clock was set back, what was signed in its future
             # would outlive our 60 seconds.
-            if held and held[0] <= now < held[1] and held[2] == scope:
-                return held[3]
+            if held and held[0].since <= now < held[0].until and held[1] == scope:
+                return held[0]
         if principal.kind == "anonymous":
-            return ()
+            return NOBODY
         claims = self._claims(principal, upstream, scope, now)
         if request is not None:
             claims["htm"] = request.method
@@ -148,12 +165,12 @@ class Signer:
         if assertion is None:
             return Denial(Reason.CLAIM_INVALID)
         fields = ((ASSERTION, assertion), *copied)
-        if request is None:
-            until = self._renewal(principal, now)
-            if now < until:
-                key = (principal, upstream, generation)
-                self._keep(key, (now, until, scope, fields))
-        return fields
+        if request is not None:
+            return Signed(fields, now, -math.inf)
+        signed = Signed(fields, now, self._renewal(principal, now))
+        if now < signed.until:
+            self._keep((principal, upstream, generation), signed, scope)
+        return signed
 
     def _claims(
         self, principal: Principal, upstream: str, scope: tuple[str, ...], now: float
@@ -196,16 +213,19 @@ class Signer:
             return principal.expires_at + principal.leeway
         return now + self._ttl / 2
 
-    def _keep(self, key: tuple[Principal, str, str], held: _Held) -> None:
+    def _keep(
+        self, key: tuple[Principal, str, str], signed: Signed, scope: tuple[str, ...]
+    ) -> None:
         """Hold on to an assertion, and let go of those that are over."""
-        self._held[key] = held
+        self._held[key] = signed, scope
         self._held.move_to_end(key)
         # Two for each that comes: what is over goes long before the bound is reached,
         # and with it the principal, but no request pays for a sweep. The one that came
         # is last, and not over: it stays.
         for _ in range(2):
             oldest = next(iter(self._held))
-            if self._held[oldest][1] > held[0] and len(self._held) <= self._max_entries:
+            is_over = self._held[oldest][0].until <= signed.since
+            if not is_over and len(self._held) <= self._max_entries:
                 break
             del self._held[oldest]
 

@@ -114,7 +114,8 @@ def to_json(entry: Entry) -> bytes:
     second = int(moment)
     if len(request_id) > _ID or not request_id.isalnum() or "eyJ" in request_id:
         request_id = _named_by_others(request_id)
-    # Joined, with numbers that are remembered as text: formatting costs four times that.
+    # Joined, with numbers that are remembered as text: formatting costs four times as
+    # much.
     return "".join(
         (
             _second(second),

@@ -6,13 +6,15 @@ the identity, is kept as a Way. Neither holds a decision: each request is decide
 Way counts only for the route, the principal and the permissions it was made for. Both
 belong to one generation of the configuration and go with it.
 
-Imports: gateway.model, gateway.proxy.gate, gateway.proxy.upstream, gateway.wire.
+Imports: gateway.identity, gateway.model, gateway.proxy, gateway.wire.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from gateway.identity.signer import Signed
 from gateway.model import (
     Headers,
     HeaderSection,
@@ -23,6 +25,7 @@ from gateway.model import (
     Route,
 )
 from gateway.proxy.gate import Gate
+from gateway.proxy.message import lines
 from gateway.proxy.upstream import Pool
 from gateway.wire.framing import EMPTY, Body
 
@@ -40,6 +43,7 @@ class Asked:
 
     __slots__ = (
         "body",
+        "data",
         "head",
         "headers",
         "is_plain",
@@ -87,6 +91,8 @@ class Asked:
         self.traceparent: bytes | None = None  # the client's own, if it is one
         self.trace_id: str | None = None  # thereof
         self.way: Way | None = None
+        # By KnownHeads, if it is kept there: all the bytes that it was read from.
+        self.data = b""
 
 
 class Way:
@@ -94,6 +100,7 @@ class Way:
 
     __slots__ = (
         "_alike",
+        "_begun",
         "gate",
         "granted",
         "lines",
@@ -101,22 +108,22 @@ class Way:
         "pool",
         "principal",
         "route",
-        "signed",
-        "signed_lines",
+        "since",
+        "until",
         "vary",
     )
 
     def __init__(
-        self, gate: Gate, permit: Permit, head: RequestHead, pool: Pool, lines: bytes
+        self, gate: Gate, permit: Permit, head: RequestHead, pool: Pool, begun: bytes
     ) -> None:
         """Hold what was made for *permit*.
 
         Args:
             gate: Whose rules made it.
             permit: As decided.
-            head: For which; `lines` say where it came from.
+            head: For which; `begun` says where it came from.
             pool: Of its upstream.
-            lines: The request line and all fields that are the same each time.
+            begun: The request line and all fields that are the same each time.
         """
         self.gate = gate
         self.route: Route = permit.route
@@ -124,15 +131,15 @@ class Way:
         self.granted = permit.granted
         self.peer: Peer = head.peer
         self.pool = pool
-        self.lines = lines
+        self._begun = begun
         self.vary = permit.route.access != "public"
-        self.signed: Headers | None = None
-        self.signed_lines = b""
+        self.lines = b""  # with the signed ones, and the request's name begun
+        self.since = self.until = -math.inf  # Unix seconds, in which they may be sent
         # By status: what the log entries of such requests have in common.
         self._alike: dict[int, tuple[Any, ...]] = {}
 
     def fits(self, permit: Permit, head: RequestHead, gate: Gate) -> bool:
-        """Tell whether *head*, asked again and with this *permit*, goes the same way."""
+        """Tell whether *head*, with this *permit*, goes the same way."""
         return (
             self.principal is permit.principal
             and self.route is permit.route
@@ -140,6 +147,11 @@ class Way:
             and self.peer is head.peer
             and self.gate is gate
         )
+
+    def say(self, signed: Signed) -> None:
+        """Send *signed* from now on."""
+        self.lines = b"%b%bx-request-id: " % (self._begun, lines(signed.fields))
+        self.since, self.until = signed.since, signed.until
 
     def alike(self, status: int) -> tuple[Any, ...] | None:
         """Return what entries with *status* share, if that is kept."""
@@ -184,14 +196,24 @@ class KnownHeads:
             self.clear()
         self.by_fields[head[end:]] = KnownFields(section)
 
-    def ask(self, known: KnownFields, line: bytes, asked: Asked) -> None:
-        """Keep what *line* asked for with fields that are *known*."""
+    def find(self, head: bytes) -> tuple[KnownFields | None, bytes]:
+        """Return what is known of the fields of *head*, and its request line."""
+        end = head.find(b"\r\n")
+        return self.by_fields.get(head[end:]), head[:end]
+
+    def keep(self, head: bytes, asked: Asked) -> None:
+        """Keep what *head*, whose fields are known, asked for."""
+        known, line = self.find(head)
+        if known is None:
+            return
         if len(known.asked) >= MAX_ASKED:
             self._count -= len(known.asked)
             known.asked.clear()
         elif self._count >= MAX_ASKED_BY_ALL:
             self.clear()
+            return
         known.asked[line] = asked
+        asked.data = head
         self._count += 1
 
     def clear(self) -> None:

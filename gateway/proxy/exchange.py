@@ -264,41 +264,18 @@ class Exchange:
                 return
             way = asked.way = made
         self._way = way
-        signed = gate.identity(permit, head, self.request_id, now)
-        if signed is not way.signed:
+        if not way.since <= now < way.until:
+            signed = gate.identity(permit, head, self._id, now)
             if isinstance(signed, Denial):  # a claim that no header can say (R95)
-                refused = replace(
-                    signed, route=permit.route, principal=permit.principal
-                )
-                self._refuse(refused)
+                principal = permit.principal
+                self._refuse(replace(signed, route=permit.route, principal=principal))
                 return
-            way.signed, way.signed_lines = signed, message.lines(signed)
-        names = self._names
-        self._head_sent = b"".join(
-            (
-                way.lines,
-                b"x-request-id: ",
-                self._id,
-                b"\r\ntraceparent: 00-",
-                names[:_ID],
-                b"-",
-                names[_ID:],
-                b"-01\r\n",
-                framing,
-                way.signed_lines,
-                b"\r\n",
-            )
-            if asked.traceparent is None
-            else (
-                way.lines,
-                b"x-request-id: ",
-                self._id,
-                b"\r\n",
-                framing,
-                way.signed_lines,
-                b"\r\n",
-            )
-        )
+            way.say(signed)
+        trace = b"\r\n"
+        if asked.traceparent is None:
+            names = self._names
+            trace = b"\r\ntraceparent: 00-%b-%b-01\r\n" % (names[:_ID], names[_ID:])
+        self._head_sent = b"".join((way.lines, self._id, trace, framing, b"\r\n"))
         pool = self._pool = way.pool
         monotonic = self._sending_since = self.port.monotonic()
         connection = pool.take(monotonic)
@@ -372,7 +349,11 @@ class Exchange:
 
     def _attach(self, connection: UpstreamConnection, now: float) -> None:
         self.connection = connection
-        connection.lend(self, self.asked.method, self._head_sent, now)
+        asked = self.asked
+        if asked.is_plain:
+            connection.ask(self, asked.method, self._head_sent, now)
+            return
+        connection.lend(self, asked.method, self._head_sent, now)
         if self._queue is not None:
             for piece in self._queue:
                 connection.send(piece)
@@ -660,15 +641,11 @@ class Exchange:
 
     def _entry(self, now: float) -> Entry:
         upstream_time = self._upstream_time
-        asked = self.asked
-        if self.head is None:
-            trace_id = None
-        else:
-            trace_id = asked.trace_id or self._names[:_ID].decode("ascii")
+        request_id = self._id.decode("ascii")
         differs = (
             self._time,
-            self.request_id,
-            trace_id,
+            request_id,
+            None if self.head is None else self._trace_id(request_id),
             self.received,
             self.sent,
             (now - self.started) * 1000,
@@ -684,6 +661,14 @@ class Exchange:
             shared = (*shared[:-1], form_of(Entry._make(differs + shared)))
             way.keep_alike(self.status, shared)
         return Entry._make(differs + shared)
+
+    def _trace_id(self, request_id: str) -> str:
+        asked = self.asked
+        if asked.trace_id is not None:
+            return asked.trace_id
+        # Only a trusted peer, whose heads are not kept, can have named it otherwise.
+        known = asked.head is not None
+        return request_id if known else self._names[:_ID].decode("ascii")
 
     def _shared(self) -> tuple[Any, ...]:
         """Return what the entries of requests like this one have in common."""

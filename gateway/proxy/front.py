@@ -33,6 +33,7 @@ from gateway.model import Denial, Peer, Reason
 from gateway.proxy import exchange
 from gateway.proxy.asked import Asked, KnownHeads, plain
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.gate import Gate
 from gateway.wire.framing import check_request
 from gateway.wire.request import Scheme
 
@@ -93,6 +94,8 @@ class Front(asyncio.BaseProtocol):
     scheme: Scheme = "http"
     deadline: float = NEVER  # monotonic seconds; read by the sweeper
     is_last = False  # the request in hand is the last one of this connection
+    _last: Asked | None = None  # what was asked for last, if it was known
+    _last_gate: Gate | None = None  # by which it was read
     is_full = False  # the client is slow to take what we write
     current: Exchange | None = None  # whose turn it is
     _reading: Exchange | None = None  # whose body is being read
@@ -115,8 +118,13 @@ class Front(asyncio.BaseProtocol):
     def __init__(self, port: Port) -> None:
         self._port = port
         self._server: Server = port.gate.server
-        self._monotonic = port.clock.monotonic
+        self._monotonic = port.monotonic
         self._waiting: deque[Exchange] = deque()
+        # What each request looks at is looked up faster here than in the class.
+        self.is_full = self.is_last = False
+        self.current = self._line = self._last = self._last_gate = None
+        self._in_head = self._deaf = self._is_closing = False
+        self._held = self._behind = False
 
     # The transport's side
 
@@ -202,26 +210,33 @@ class Front(asyncio.BaseProtocol):
         but to go on, is known. What is decided by them is not; that is decided each
         time.
         """
-        end = data.find(b"\r\n")
-        known = self._port.known_heads.by_fields.get(data[end:])
+        port = self._port
+        asked = self._last
+        if asked is None or asked.data != data or self._last_gate is not port.gate:
+            asked = self._known(data)
+            if asked is None:
+                return False
+            self._last, self._last_gate = asked, port.gate
+        self.deadline = NEVER
+        self.is_last = False
+        request = self.current = Exchange(port, self, asked, self._now)
+        request.begin()
+        if not asked.data and asked.way is not None:
+            port.known_heads.keep(data, asked)
+        return True
+
+    def _known(self, data: bytes) -> Asked | None:
+        known, line = self._port.known_heads.find(data)
         if known is None:
-            return False
-        line = data[:end]
+            return None
         asked = known.asked.get(line)
         if asked is None:
             read = _LINE.fullmatch(line)
             if read is None or len(data) > self._server.max_head:
-                return False
+                return None
             method, target = read.groups()
             asked = plain(method, target, known.section)
-        self.deadline = NEVER
-        self.is_last = False
-        request = self.current = Exchange(self._port, self, asked, self._now)
-        is_new = asked.way is None
-        request.begin()
-        if is_new and asked.way is not None:
-            self._port.known_heads.ask(known, line, asked)
-        return True
+        return asked
 
     def _is_line_clean(self, data: bytes) -> bool:
         """Look at the request line as it was spelt, once it is whole.

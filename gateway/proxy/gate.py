@@ -3,8 +3,8 @@
 A request reads the Gate once, when its turn comes, and keeps it to its end: no request
 is decided by one generation and forwarded by another.
 
-Imports: gateway.config.settings, gateway.decision, gateway.model, gateway.observe,
-gateway.wire.
+Imports: gateway.config.settings, gateway.decision, gateway.identity, gateway.model,
+gateway.observe, gateway.wire.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from gateway.config.settings import Server, Upstream
 from gateway.decision import Pending
-from gateway.model import Denial, Headers, Permit, RequestHead
+from gateway.identity.signer import Signed
+from gateway.model import Denial, Permit, RequestHead
 from gateway.observe.access import Entry
 from gateway.wire.headers import Hygiene
 
@@ -27,9 +28,9 @@ class Gate:
     decide_now: Callable[[RequestHead, float], Permit | Denial | Pending]
     finish: Callable[[Pending], Awaitable[Permit | Denial]]  # raises Unavailable
     hygiene: Hygiene
-    # The signed fields for a Permit of a request with that id, () where there is nobody to speak of; a Denial
-    # where a claim can't be said in a header (R95).
-    identity: Callable[[Permit, RequestHead, str, float], Headers | Denial]
+    # The signed fields for a Permit of the request with that id, none where there is
+    # nobody to speak of; a Denial where a claim can't be said in a header (R95).
+    identity: Callable[[Permit, RequestHead, bytes, float], Signed | Denial]
     upstreams: Mapping[str, Upstream]  # "self" too
     log: Callable[[Entry], None]  # never waits
     generation: str = ""

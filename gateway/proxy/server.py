@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from binascii import hexlify
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -75,8 +76,7 @@ class DataPort:
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
         self._random = random
-        self._block = b""
-        self._at = 0
+        self._names: list[bytes] = []
         self.pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
         self._per_peer: Counter[str] = Counter()
@@ -195,15 +195,14 @@ class DataPort:
 
     def names(self) -> bytes:
         """Return 48 hexadecimal digits at random, no 16 of them all zero."""
-        at = self._at
-        if at >= len(self._block):
+        names = self._names
+        if not names:
             block = b""
             # All zero is no id (W3C Trace Context, 3.2.2.3 and 3.2.2.4).
             while not block or _ZEROS in block:
-                block = self._random(_NAMES * _DIGITS // 2).hex().encode()
-            self._block, at = block, 0
-        self._at = end = at + _DIGITS
-        return self._block[at:end]
+                block = hexlify(self._random(_NAMES * _DIGITS // 2))
+            names += [block[at : at + _DIGITS] for at in range(0, len(block), _DIGITS)]
+        return names.pop()
 
     # Inside
 
@@ -235,7 +234,7 @@ class DataPort:
                 pool.retire()
                 self._retired.append(self.pools.pop(name))
         for pool in self.pools.values():
-            pool.known_answers.clear()
+            pool.forget()
         for name, upstream in upstreams.items():
             if name not in self.pools:
                 self.pools[name] = Pool(upstream, self.clock)

@@ -41,12 +41,14 @@ class KnownAnswer:
     that goes on.
     """
 
-    __slots__ = ("headers", "length", "lines", "status")
+    __slots__ = ("head", "headers", "length", "lines", "size", "status")
 
     def __init__(self, status: int, headers: Headers, length: int) -> None:
         self.status = status
         self.headers = headers
         self.length = length  # of the body, in bytes
+        self.head = b""  # by the pool: its bytes
+        self.size = 0  # thereof with the body
         # By the exchange: the head for a client, without and with Vary.
         self.lines: list[bytes | None] = [None, None]
 
@@ -126,8 +128,13 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._out: list[bytes] = []
+        # What each request looks at is looked up faster here than in the class.
+        self.sink = None
+        self._uses = 0
+        self._answered = self._has_parsed = self._request_sent = False
         self._monotonic = pool.clock.monotonic
         self._timeout = pool.upstream.timeout
+        self._total = pool.upstream.timeout.total
         self._first_byte = pool.upstream.timeout.first_byte
 
     # The exchange's side
@@ -141,20 +148,34 @@ class UpstreamConnection(asyncio.Protocol):
             head: Of the request; written with the next flush.
             now: Monotonic seconds.
         """
+        self._lent(sink, method)
+        self._request_sent = False
+        self._out.append(head)
+        total = self._total
+        self.deadline = NEVER
+        if total is not None:
+            self.deadline = self._total_at = now + total
+
+    def ask(self, sink: Sink, method: bytes, head: bytes, now: float) -> None:
+        """Lend this connection for a request that is *head* and nothing else."""
+        self._lent(sink, method)
+        self._request_sent = True
+        self.transport.write(head)
+        total = self._total
+        self.deadline = now + self._first_byte
+        if total is not None:
+            self._total_at = now + total
+            self._wait(self.deadline)
+
+    def _lent(self, sink: Sink, method: bytes) -> None:
         self.sink = sink
         self._uses += 1
         self._method = method
-        self._answered = self._request_sent = False
+        self._answered = False
         if self._has_parsed:
             self._has_parsed = self._complete = self._until_close = False
             self._known = None
             self._in_head = True
-        self._out.append(head)
-        total = self._timeout.total
-        if total is None:
-            self.deadline = NEVER
-        else:
-            self.deadline = self._total_at = now + total
 
     def send(self, data: bytes) -> None:
         """Add *data* to what the next flush writes."""
@@ -163,12 +184,7 @@ class UpstreamConnection(asyncio.Protocol):
     def request_sent(self, now: float) -> None:
         """Write the end of the request: the answer is due."""
         self._request_sent = True
-        out = self._out
-        if len(out) == 1:
-            self.transport.write(out[0])
-            out.clear()
-        else:
-            self.flush()
+        self.flush()
         if self._in_head:
             self._wait(now + self._first_byte)
 
@@ -219,7 +235,19 @@ class UpstreamConnection(asyncio.Protocol):
             return
         is_first = not self._answered
         if is_first:
-            if self._take_known(data, sink):
+            known = self._pool.last_answer
+            if known is None or not data.startswith(known.head):
+                known = self._pool.known_answers.get(data[: data.find(_END) + 4])
+            if known is not None and self._is_whole(known, data):
+                now = self._monotonic()
+                pool = self._pool
+                pool.last_answer = known
+                self.sink = None
+                pool.give(self, now)
+                try:
+                    sink.on_known(known, data[len(known.head) :], now)
+                except Exception as error:  # noqa: BLE001  (whoever waits must be told)
+                    sink.on_bug(error)
                 return
             self._begin()
         now = self._now = self._monotonic()
@@ -281,26 +309,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers = []
         self._unread = 0
 
-    def _take_known(self, data: bytes, sink: Sink) -> bool:
-        """Take *data* if it is one whole answer whose head is known."""
-        end = data.find(_END) + len(_END)
-        known = self._pool.known_answers.get(data[:end])
-        if (
-            known is None
-            or len(data) - end != known.length
-            or self._method == b"HEAD"
-            or not self._request_sent
-            or self.transport.get_write_buffer_size()
-        ):
-            return False
-        now = self._monotonic()
-        self.sink = None
-        self._pool.give(self, now)
-        try:
-            sink.on_known(known, data[end:], now)
-        except Exception as error:  # noqa: BLE001  (whoever waits must be told)
-            sink.on_bug(error)
-        return True
+    def _is_whole(self, known: KnownAnswer, data: bytes) -> bool:
+        """Tell whether *data*, which begins with a *known* head, is all there is."""
+        return (
+            len(data) == known.size
+            and self._request_sent
+            and self._method != b"HEAD"
+            and not self.transport.get_write_buffer_size()
+        )
 
     def eof_received(self) -> None:
         """Let the transport close itself; connection_lost follows."""
@@ -448,6 +464,7 @@ class Pool:
         self._keep_alive = upstream.keep_alive
         self._max_idle = upstream.max_idle
         self.known_answers: dict[bytes, KnownAnswer] = {}
+        self.last_answer: KnownAnswer | None = None  # the one that came last
         self.connections: set[UpstreamConnection] = set()  # all: lent and idle
         self._idle: list[UpstreamConnection] = []
         self._connecting = 0
@@ -517,7 +534,13 @@ class Pool:
             return
         if len(self.known_answers) >= MAX_KNOWN:
             self.known_answers.clear()
-        self.known_answers[data[:end]] = known
+        known.head, known.size = data[:end], len(data)
+        self.known_answers[known.head] = known
+
+    def forget(self) -> None:
+        """Forget what answers were read as: other rules apply to them now."""
+        self.known_answers.clear()
+        self.last_answer = None
 
     def leave(self, connection: UpstreamConnection) -> None:
         """Lend *connection* no more."""

@@ -13,7 +13,6 @@ from gateway.model import Denial, Principal, Reason
 
 def accept(
     principal: Principal,
-    *,
     audience: frozenset[str],
     issuers: frozenset[str],
     now: float,

@@ -44,7 +44,6 @@ _IN_QUERY = re.compile(
 def extract(
     section: HeaderSection,
     query: bytes | None,
-    *,
     kinds: frozenset[str],
     max_token: int,
 ) -> Credential | Denial:

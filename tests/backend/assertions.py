@@ -14,7 +14,7 @@ from gateway.identity.keys import (
     new_key_pem,
     signing_key_from_pem,
 )
-from gateway.identity.signer import BoundRequest, Signer
+from gateway.identity.signer import BoundRequest, Signed, Signer
 from gateway.model import Principal
 
 NOW = 1_000_000.0  # Unix seconds
@@ -70,11 +70,11 @@ def fields(
         claims=("client_id", "roles", "scope"),
         headers=headers,
     )
-    found = signer.fields(
+    found = signer.sign(
         who, upstream="orders", scope=scope, now=now, generation="g", request=request
     )
-    assert isinstance(found, tuple)
-    return found
+    assert isinstance(found, Signed)
+    return found.fields
 
 
 def assertion(**settings: Any) -> bytes:

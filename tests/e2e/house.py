@@ -26,8 +26,9 @@ import uvloop
 from gateway.app import Gateway
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.decision import Pending
-from gateway.model import Denial, Headers, Permit, RequestHead
+from gateway.model import Denial, Permit, RequestHead
 from gateway.observe.access import Entry
+from gateway.proxy.exchange import Exchange
 from tests.backends import Backend, Behaviour, Connection, Received, answer, running
 from tests.proxy.harness import Answer, Caller
 from tests.site import IDENTITY, Site
@@ -227,19 +228,17 @@ class House:
             return decide_now(head, now)
 
         def naming(
-            permit: Permit, head: RequestHead, request_id: str, now: float
-        ) -> Headers | Denial:
+            exchange: Exchange, outcome: Permit | Denial, head: RequestHead, now: float
+        ) -> None:
             assert self._decided[id(head)] is head
-            self.judged[request_id] = head
-            return identity(permit, head, request_id, now)
+            self.judged[exchange.request_id] = head
+            go_on(exchange, outcome, head, now)
 
-        engine = self.gateway.engine
-        decide_now, identity = engine.decider.decide_now, engine.identity
-        with (
-            patch.object(engine.decider, "decide_now", noting),
-            patch.object(engine, "identity", naming),
-        ):
+        decider = self.gateway.engine.decider
+        decide_now, go_on = decider.decide_now, Exchange._decided
+        with patch.object(decider, "decide_now", noting):
             await self.gateway.start()
+        stack.enter_context(patch.object(Exchange, "_decided", naming))
         stack.push_async_callback(self.gateway.aclose, grace=0.5)
         caller = await self.caller()
         keys = (await caller.call(closing(KEY_SET_PATH.encode()))).body

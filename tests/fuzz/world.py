@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.config.settings import Address, Server, Timeouts, Upstream
 from gateway.decision import Pending
+from gateway.identity.signer import Signed
 from gateway.model import (
     ANONYMOUS,
     NOTHING,
@@ -343,11 +345,12 @@ class World:
         return permit
 
     def _identity(
-        self, permit: Permit, head: RequestHead, request_id: str, now: float
-    ) -> Headers | Denial:
+        self, permit: Permit, head: RequestHead, request_id: bytes, now: float
+    ) -> Signed | Denial:
         assert any(head is asked for _, asked in self.permits), "sent, not permitted"
-        self.sent.append((request_id, head))
-        return identity(permit)
+        self.sent.append((request_id.decode(), head))
+        # Never again: each request has to come by here.
+        return Signed(identity(permit), now, -math.inf)
 
 
 def identity(permit: Permit) -> Headers:

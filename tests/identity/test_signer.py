@@ -77,14 +77,8 @@ def fields(
     generation: str = "g1",
     request: BoundRequest | None = None,
 ) -> Headers | Denial:
-    return (by or signer()).fields(
-        who,
-        upstream=upstream,
-        scope=scope,
-        now=now,
-        generation=generation,
-        request=request,
-    )
+    signed = (by or signer()).sign(who, upstream, scope, now, generation, request)
+    return signed if isinstance(signed, Denial) else signed.fields
 
 
 def told(found: Headers | Denial) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.config.settings import Address, Server, Timeouts, Upstream
 from gateway.decision import Pending
+from gateway.identity.signer import NOBODY, Signed
 from gateway.model import (
     ANONYMOUS,
     NOTHING,
     Denial,
-    Headers,
     Permit,
     Principal,
     Reason,
@@ -216,14 +216,15 @@ class Decision:
 
 
 def identity(
-    permit: Permit, head: RequestHead, request_id: str, now: float
-) -> Headers | Denial:
+    permit: Permit, head: RequestHead, request_id: bytes, now: float
+) -> Signed | Denial:
     """Say who it is in a header, unsigned."""
     if permit.principal is ANONYMOUS:
-        return ()
+        return NOBODY
     if head.path == b"/unspeakable":
         return Denial(Reason.CLAIM_INVALID, "sub", route=permit.route)
-    return ((b"x-gateway-assertion", permit.principal.subject.encode()),)
+    fields = ((b"x-gateway-assertion", permit.principal.subject.encode()),)
+    return Signed(fields, now, now + 60)
 
 
 @dataclass(slots=True)

@@ -85,19 +85,30 @@ def test_heads_are_kept_by_their_fields_and_their_lines(
     known.learn(b"GET / HTTP/1.1" + FIELDS, 14, SECTION)
     fields = known.by_fields[FIELDS]
     for number in range(3):
-        known.ask(fields, b"%d" % number, plain(b"GET", b"/", SECTION))
+        known.keep(b"%d" % number + FIELDS, plain(b"GET", b"/", SECTION))
     assert len(fields.asked) == 3
 
-    known.ask(fields, b"3", plain(b"GET", b"/", SECTION))
-    assert [*fields.asked] == [b"3"]
+    last = plain(b"GET", b"/", SECTION)
+    known.keep(b"3" + FIELDS, last)
+    assert fields.asked == {b"3": last}
+    assert last.data == b"3" + FIELDS
 
     for number in range(3):
-        known.learn(b"GET / HTTP/1.1%d" % number + FIELDS, 14, SECTION)
-        other = known.by_fields[b"%d" % number + FIELDS]
-        known.ask(other, b"line", plain(b"GET", b"/", SECTION))
+        other = b"\r\nx: %d" % number + FIELDS
+        known.learn(b"GET / HTTP/1.1" + other, 14, SECTION)
+        known.keep(b"line" + other, plain(b"GET", b"/", SECTION))
     assert len(known) == 4
-    known.ask(other, b"one too many", plain(b"GET", b"/", SECTION))
+    known.keep(b"one too many" + other, plain(b"GET", b"/", SECTION))
     assert len(known) == 0
+
+
+def test_fields_that_were_forgotten_are_not_kept_half() -> None:
+    """Between two requests everything may have been forgotten."""
+    known, last = KnownHeads(), plain(b"GET", b"/", SECTION)
+
+    known.keep(b"GET / HTTP/1.1" + FIELDS, last)
+
+    assert (len(known), last.data) == (0, b"")
 
 
 def test_what_is_plain_has_no_body_and_goes_on() -> None:
