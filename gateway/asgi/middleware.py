@@ -242,8 +242,9 @@ class _Passage:
         scope = self.scope
         client = scope.get("client")
         self.peer = peer_of(client[0] if client else "", proxies)
-        made = hexlify(random(16))
-        found = request_id_from(self.headers, self.peer, made)
+        made = random(TRACE_BYTES)
+        # A trace that begins here has the request's own id.
+        found = request_id_from(self.headers, self.peer, hexlify(made[:16]))
         self.request_id = found.decode("ascii")
         body = self._framing()
         if isinstance(body, Denial):
@@ -261,9 +262,7 @@ class _Passage:
         )
         if isinstance(head, RequestHead):
             self.head = head
-            self.traceparent = traceparent_of(head.headers) or new_traceparent(
-                random(TRACE_BYTES)
-            )
+            self.traceparent = traceparent_of(head.headers) or new_traceparent(made)
         return head
 
     async def refuse(self, denial: Denial) -> None:

@@ -393,7 +393,7 @@ async def test_a_trace_that_began_here_is_logged(tmp_path: Path) -> None:
     await wrapped.engine.aclose()
 
     (traceparent,) = app.header(b"traceparent")
-    assert log[0].trace_id == traceparent[3:35].decode()
+    assert log[0].trace_id == traceparent[3:35].decode() == log[0].request_id
 
 
 async def test_a_failure_of_the_application_stays_its_own(tmp_path: Path) -> None:

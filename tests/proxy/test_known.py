@@ -6,6 +6,7 @@ all that anybody can see is compared.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ import pytest
 from gateway.proxy import asked, upstream
 from gateway.wire.headers import Hygiene
 from tests.backends import Connection, answer, echoing, running, saying
-from tests.proxy.harness import Answer, Bench, gate_to
+from tests.proxy.harness import Answer, Bench, Caller, gate_to
 
 FIELDS = b"Host: shop.example\r\nX-A: 1\r\nAuthorization: Bearer t\r\n\r\n"
 OURS = re.compile(rb"(x-request-id|traceparent): [0-9a-f-]+")
@@ -222,6 +223,44 @@ async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
         assert 0 < len(bench.port.known_heads) <= 2
         assert 0 < len(bench.port.pools["backend"].known_answers) <= 2
+
+
+async def test_each_of_the_same_requests_has_names_of_its_own() -> None:
+    """Its id, and a span; its trace too, unless the client brought one."""
+    theirs = b"4bf92f3577b34da6a3ce929d0e0e4736"
+    traced = b"traceparent: 00-%b-00f067aa0ba902b7-01\r\n" % theirs
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        for fields in (FIELDS, traced + FIELDS):
+            caller = await bench.caller()
+            for _ in range(4):
+                await caller.call(b"GET /a HTTP/1.1\r\n" + fields)
+        ids = [each.value(b"x-request-id") for each in backend.requests]
+        traces = [each.value(b"traceparent") for each in backend.requests]
+        logged = [(each.request_id, each.trace_id) for each in bench.entries]
+
+    assert len(set(ids)) == 8
+    assert [each[3:35] for each in traces] == [*ids[:4], *[theirs] * 4]
+    assert len({each[36:52] for each in traces[:4]}) == 4
+    assert logged == [
+        (name.decode(), trace[3:35].decode())
+        for name, trace in zip(ids, traces, strict=True)
+    ]
+
+
+async def test_callers_from_other_addresses_are_told_apart() -> None:
+    """The same bytes from two peers: each one's address is sent and logged."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        for address in ("127.0.0.1", "127.0.0.2") * 3:
+            reader, writer = await asyncio.open_connection(
+                bench.address.host, bench.address.port, local_addr=(address, 0)
+            )
+            caller = Caller(reader, writer)
+            await caller.call(b"GET /a HTTP/1.1\r\n" + FIELDS)
+            caller.close()
+        sent = [each.value(b"x-forwarded-for") for each in backend.requests]
+        logged = [each.client.encode() for each in bench.entries]
+
+    assert sent == logged == [b"127.0.0.1", b"127.0.0.2"] * 3
 
 
 async def test_new_rules_are_applied_to_known_fields() -> None:
