@@ -230,8 +230,9 @@ class House:
         def naming(
             exchange: Exchange, outcome: Permit | Denial, head: RequestHead, now: float
         ) -> None:
-            assert self._decided[id(head)] is head
-            self.judged[exchange.request_id] = head
+            if exchange.port is self.gateway.port:  # and not another house's
+                assert self._decided[id(head)] is head
+                self.judged[exchange.request_id] = head
             go_on(exchange, outcome, head, now)
 
         decider = self.gateway.engine.decider
