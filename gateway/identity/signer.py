@@ -260,10 +260,11 @@ def _plain(value: object) -> object:
 
 def _part(content: Mapping[str, Any]) -> bytes:
     """Return *content* as one part of a compact JWS (RFC 7515 section 7.1)."""
-    text = json.dumps(
-        content, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return b64url(text.encode("utf-8")).encode("ascii")
+    return b64url(_ENCODER.encode(content).encode("utf-8")).encode("ascii")
+
+
+# Made once: `json.dumps` with any of these would make one each time.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _copied(headers: Mapping[str, str]) -> tuple[tuple[bytes, str], ...]:

@@ -13,6 +13,8 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from gateway.tokens.strict_json import loads
@@ -58,15 +60,24 @@ def split(token: str) -> Compact | None:
         return None
     raw = token.encode()
     end_of_header, end_of_payload = match.end(1), match.end(2)
-    head = _decode(raw[:end_of_header])
+    head = raw[:end_of_header]
+    header = _known_header(head) if len(head) <= _MAX_KNOWN_HEADER else _header(head)
     body = _decode(raw[end_of_header + 1 : end_of_payload])
     tail = _decode(raw[end_of_payload + 1 :])
-    if head is None or body is None or tail is None:
-        return None
-    header = loads(head)
-    if header is None:
+    if header is None or body is None or tail is None:
         return None
     return Compact(header, body, tail, raw[:end_of_payload])
+
+
+def _header(characters: bytes) -> Mapping[str, Any] | None:
+    text = _decode(characters)
+    header = None if text is None else loads(text)
+    return None if header is None else MappingProxyType(header)
+
+
+# An issuer writes one header for as long as it has one key.
+_known_header = lru_cache(maxsize=256)(_header)
+_MAX_KNOWN_HEADER = 256  # characters
 
 
 def base64url(text: str) -> bytes | None:
