@@ -73,6 +73,7 @@ class Port(exchange.Port, Protocol):
     known_heads: KnownHeads
     buffer: bytearray
     view: memoryview  # of buffer
+    is_ending: bool  # connections without a request in hand are closed
 
     def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
         """Return who it is, or None where there is no room for it."""
@@ -552,7 +553,7 @@ class Front(asyncio.BaseProtocol):
             request.begin()
             request.flush()
             return
-        if self._deaf or self._port.is_draining:
+        if self._deaf or self._port.is_ending:
             self._close(now, linger=False)
             return
         server = self._server = self._port.gate.server

@@ -27,7 +27,6 @@ from gateway.model import Peer
 from gateway.proxy.asked import KnownHeads
 from gateway.proxy.front import Front, PlainFront
 from gateway.proxy.gate import Gate
-from gateway.proxy.sockets import remove
 from gateway.proxy.tls import Certificates, Handshake, Listener
 from gateway.proxy.upstream import Pool
 from gateway.tokens.certificates import thumbprint
@@ -70,7 +69,8 @@ class DataPort:
         self.wall = clock.wall
         self.monotonic = clock.monotonic
         self.spawn = spawn
-        self.is_draining = False
+        self.is_draining = False  # each answer is the last of its connection
+        self.is_ending = False  # nobody is admitted, and idle connections are closed
         self.fronts: set[Front] = set()
         self.known_heads = KnownHeads()
         self.buffer = bytearray(READ)
@@ -84,7 +84,7 @@ class DataPort:
         self._handshakes: set[Handshake] = set()
         self._servers: list[asyncio.Server | Listener] = []
         self._sweep_timer: asyncio.Handle | None = None
-        self._empty: asyncio.Event | None = None
+        self._fewer = asyncio.Event()  # a connection has ended
         self._renew_pools()
 
     # Life
@@ -95,7 +95,7 @@ class DataPort:
         """Listen on *sockets*, which are this port's from now on.
 
         Args:
-            sockets: Bound.
+            sockets: Bound. Where others have them too, their queues outlive this port.
             tls: Spoken on all of them but Unix sockets.
         """
         loop = asyncio.get_running_loop()
@@ -133,22 +133,41 @@ class DataPort:
         self.known_heads.clear()  # they remember what the old rules made of them
         self._renew_pools()
 
+    def drain(self) -> None:
+        """Tell each client with its next answer that its connection ends (R101).
+
+        An idle connection is kept until then: closed at once, it would lose the
+        request that is on its way here.
+        """
+        self.is_draining = True
+
+    def stop_accepting(self) -> None:
+        """Leave who connects from now on to others that have the sockets."""
+        for server in self._servers:
+            server.close()
+
+    async def emptied(self, within: float) -> bool:
+        """Wait up to *within* seconds until no connection is left; tell whether."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while self.fronts or self._handshakes:
+                    self._fewer.clear()
+                    await self._fewer.wait()
+        return not self.fronts
+
     async def close(self, grace: float) -> None:
         """Stop listening; give what is in hand *grace* seconds to end."""
-        self.is_draining = True
-        for server in self._servers:
-            for listening in server.sockets:
-                remove(listening)
-            server.close()
-        for handshake in self._handshakes:
+        self.drain()
+        self.stop_accepting()
+        # One turn of the loop: whoever was accepted in this one is still admitted.
+        await asyncio.sleep(0)
+        self.is_ending = True
+        for handshake in tuple(self._handshakes):
             handshake.end()
         for front in tuple(self.fronts):
             front.drain()
-        if self.fronts:
-            self._empty = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self._empty.wait()
+        if not await self.emptied(grace):
+            self._cut_off(grace)
         for front in tuple(self.fronts):
             front.transport.abort()
         for pool in (*self.pools.values(), *self._retired):
@@ -178,8 +197,7 @@ class DataPort:
         """Note that *front* is no more."""
         self.fronts.discard(front)
         self._count_off(front)
-        if self._empty is not None and not self.fronts:
-            self._empty.set()
+        self._fewer.set()
 
     def greet(self, handshake: Handshake, address: str) -> bool:
         """Count *handshake*, of the peer *address*; False: there is no room for it."""
@@ -192,6 +210,7 @@ class DataPort:
         """Note that *handshake* has ended."""
         self._handshakes.discard(handshake)
         self._count_off(handshake)
+        self._fewer.set()
 
     def names(self) -> bytes:
         """Return 48 hexadecimal digits at random, no 16 of them all zero."""
@@ -206,10 +225,21 @@ class DataPort:
 
     # Inside
 
+    def _cut_off(self, grace: float) -> None:
+        in_hand = [front.current for front in self.fronts if front.current is not None]
+        for each in in_hand:
+            each.failure = each.failure or "gateway.stopped"
+        if in_hand:
+            logger.warning(
+                "%d requests were cut off, %g s after the last one was accepted",
+                len(in_hand),
+                grace,
+            )
+
     def _count(self, one: Front | Handshake, address: str) -> Peer | None:
         server = self.gate.server
         count = len(self.fronts) + len(self._handshakes)
-        if count >= server.max_connections or self.is_draining:
+        if count >= server.max_connections or self.is_ending:
             return None
         peer = peer_of(address, server.trusted_proxies)
         household = "" if peer.trusted else _household(peer.address)

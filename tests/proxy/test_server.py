@@ -13,10 +13,11 @@ import pytest
 from gateway.config.settings import Address, Server
 from gateway.proxy.server import AT_ONCE, DataPort
 from gateway.proxy.sockets import bind
-from tests.backends import echoing, running, silent
+from tests.backends import dribbling, echoing, running, silent
 from tests.proxy.harness import chunked, gate_to, request
 
 SOME = ip_network("127.0.0.0/8")
+LATE = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"done"
 
 
 async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
@@ -32,8 +33,8 @@ async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
         assert backend.requests[0].values(b"x-forwarded-for") == []
 
 
-async def test_a_unix_socket_is_replaced_and_removed(tmp_path: Path) -> None:
-    """A crash leaves one behind; a stop leaves none."""
+async def test_a_unix_socket_is_replaced(tmp_path: Path) -> None:
+    """A crash leaves one behind."""
     listen = Address(path=str(tmp_path / "data.sock"))
     bind(listen).close()
     async with running(echoing) as backend:
@@ -41,7 +42,6 @@ async def test_a_unix_socket_is_replaced_and_removed(tmp_path: Path) -> None:
             assert (await bench.call(request(b"/u"))).status == 200
             with pytest.raises(OSError, match="another process"):
                 bind(listen)
-        assert not Path(listen.path).exists()
 
 
 async def test_it_listens_and_forwards_by_ipv6() -> None:
@@ -71,6 +71,54 @@ async def test_it_forwards_to_a_unix_socket(tmp_path: Path) -> None:
         assert len(backend.connections) == 1
 
 
+async def test_draining_tells_each_client_with_its_next_answer() -> None:
+    """R101: nobody's request meets a connection that has just been closed."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        idle, busy = await bench.caller(), await bench.caller()
+        assert (await idle.call(request(b"/1"))).values(b"connection") == []
+        bench.decision.delay = 0.1
+        await busy.send(request(b"/wait/2"))
+        await bench.seen(2)
+        bench.port.drain()
+        assert (await busy.answer()).values(b"connection") == [b"close"]
+        assert await busy.rest() == b""
+        got = await idle.call(request(b"/3"))
+        assert (got.status, got.values(b"connection")) == (200, [b"close"])
+        assert await idle.rest() == b""
+        late = await bench.caller()
+        got = await late.call(request(b"/4"))
+        assert (got.status, got.values(b"connection")) == (200, [b"close"])
+
+
+async def test_an_answer_that_did_not_say_so_is_not_the_last() -> None:
+    """Its head had gone out when the drain began: the next one says it."""
+    async with running(dribbling(LATE[0], LATE[1], pause=0.1)) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        await caller.send(request(b"/1"))
+        got = await caller.answer(head_only=True)
+        assert got.values(b"connection") == []
+        bench.port.drain()
+        assert (await caller.reader.readexactly(4)) == b"done"
+        got = await caller.call(request(b"/2"))
+        assert (got.body, got.values(b"connection")) == (b"done", [b"close"])
+
+
+async def test_a_port_that_stopped_accepting_serves_who_is_there() -> None:
+    """Others may have its sockets, and accept."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        assert (await caller.call(request(b"/1"))).status == 200
+        address = bench.address
+        bench.port.stop_accepting()
+        with pytest.raises(OSError, match="refused|failed"):
+            await asyncio.open_connection(address.host, address.port)
+        assert (await caller.call(request(b"/2"))).status == 200
+        assert not await bench.port.emptied(0.05)
+        bench.port.drain()
+        assert (await caller.call(request(b"/3"))).status == 200
+        assert await bench.port.emptied(2)
+
+
 async def test_closing_lets_what_is_in_hand_end() -> None:
     """Idle connections go at once, a request in hand is answered."""
     async with running(echoing) as backend, gate_to(backend) as bench:
@@ -90,8 +138,8 @@ async def test_closing_lets_what_is_in_hand_end() -> None:
             await closing
 
 
-async def test_closing_does_not_wait_for_ever() -> None:
-    """After the grace the rest is cut off, and each is logged."""
+async def test_closing_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """After the grace the rest is cut off, a line says so, and each is logged."""
     async with running(silent) as backend, gate_to(backend) as bench:
         caller = await bench.caller()
         await caller.send(request(b"/1"))
@@ -102,7 +150,9 @@ async def test_closing_does_not_wait_for_ever() -> None:
         async with asyncio.timeout(2):
             await bench.port.close(0.1)
         assert await caller.rest() == b""
-        assert [entry.status for entry in bench.entries] == [None, None]
+        cut = [(entry.status, entry.reason) for entry in bench.entries]
+        assert cut == [(None, "gateway.stopped")] * 2
+        assert "2 requests were cut off, 0.1 s after" in caplog.text
         assert not bench.port.fronts
 
 
