@@ -4,6 +4,11 @@
 both says both, and no client has two addresses. A Unix socket is for its owner, or for
 its owner's group too, from before anybody can connect to it.
 
+Several workers have a TCP socket each, with a queue of its own (SO_REUSEPORT): the
+kernel spreads the clients, and nobody wakes up for another's. Whoever closes the last
+descriptor of one resets the clients in its queue, so they belong to the supervisor, and
+a worker's successor finds them as they were.
+
 Imports: gateway.config.settings.
 """
 
@@ -14,6 +19,7 @@ import socket
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from gateway.config.settings import Address
 
@@ -44,14 +50,25 @@ def bind_all(addresses: Sequence[Address]) -> list[socket.socket]:
     Raises:
         OSError: One of them is taken, or can't be had; none is left open.
     """
+    (found,) = bind_each(addresses, 1)
+    return found
+
+
+def bind_each(addresses: Sequence[Address], workers: int) -> list[list[socket.socket]]:
+    """Return for each of *workers* the sockets by which it listens at *addresses*.
+
+    Of a Unix socket there is one, which they share: its name can't be bound twice.
+
+    Raises:
+        OSError: One of them is taken, or can't be had; none is left open.
+    """
+    found: list[list[socket.socket]] = [[] for _ in range(workers)]
     with contextlib.ExitStack() as bound:
-        found = [
-            bound.enter_context(each)
-            for address in addresses
-            for each in _bind_each(address)
-        ]
+        for address in addresses:
+            for worker, sock in _bind_copies(address, workers):
+                found[worker].append(bound.enter_context(sock))
         bound.pop_all()
-        return found
+    return found
 
 
 def remove(sock: socket.socket) -> None:
@@ -63,15 +80,30 @@ def remove(sock: socket.socket) -> None:
         Path(sock.getsockname()).unlink(missing_ok=True)
 
 
-def _bind_each(address: Address) -> Iterator[socket.socket]:
+def _bind_copies(
+    address: Address, copies: int
+) -> Iterator[tuple[int, socket.socket]]:
     if address.path:
-        yield bind(address, SHARED)
+        sock = bind(address, SHARED)
+        yield 0, sock
+        for copy in range(1, copies):
+            yield copy, sock.dup()
         return
     for family, where in _resolve(address):
-        yield _bind_host(address, family, where)
+        first = _bind_host(address, family, where)
+        if copies == 1:
+            yield 0, first
+            continue
+        # It was free. With the option set from the start it might have been another
+        # gateway's, and each would have had half of the clients.
+        port = first.getsockname()[1]
+        first.close()
+        for copy in range(copies):
+            again = (where[0], port, *where[2:])
+            yield copy, _bind_host(address, family, again, shared=True)
 
 
-def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
+def _resolve(address: Address) -> list[tuple[int, tuple[Any, ...]]]:
     try:
         found = socket.getaddrinfo(
             address.host,
@@ -81,13 +113,17 @@ def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
         )
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}: {address}") from error
-    return list(dict.fromkeys((family, where) for family, _, _, _, where in found))  # type: ignore[misc]
+    return list(dict.fromkeys((family, where) for family, _, _, _, where in found))
 
 
-def _bind_host(address: Address, family: int, where: tuple[str, int]) -> socket.socket:
+def _bind_host(
+    address: Address, family: int, where: tuple[Any, ...], *, shared: bool = False
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.settings import Address
-from gateway.proxy.sockets import bind, bind_all, remove
+from gateway.proxy.sockets import bind, bind_all, bind_each, remove
 
 
 def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
@@ -93,3 +93,38 @@ def test_all_or_none_of_the_addresses_are_bound() -> None:
         with pytest.raises(OSError, match=str(port)):
             bind_all(wanted)
         bind(wanted[0]).close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_each_worker_has_a_queue_of_its_own_at_one_port(host: str) -> None:
+    """Also where the port was any free one; a second gateway gets none of it."""
+    found = bind_each([Address(host, 0)], 3)
+    sockets = [sock for (sock,) in found]
+    try:
+        (name,) = {sock.getsockname() for sock in sockets}
+        for sock in sockets:
+            sock.listen()
+        with pytest.raises(OSError, match=str(name[1])):
+            bind_each([Address(host, name[1])], 2)
+        # Half of the clients would be reset, were they not spread over all three.
+        callers = [socket.create_connection(name[:2]) for _ in range(48)]
+        for sock in sockets:
+            sock.setblocking(False)
+            sock.accept()[0].close()
+        for caller in callers:
+            caller.close()
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def test_of_a_unix_socket_there_is_one_for_all(tmp_path: Path) -> None:
+    """Its name can't be bound twice."""
+    path = tmp_path / "data.sock"
+    (first,), (second,) = bind_each([Address(path=str(path))], 2)
+    with first, second:
+        first.listen()
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(path))
+            second.accept()[0].close()
+        remove(first)
