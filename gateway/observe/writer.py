@@ -18,7 +18,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +28,7 @@ BATCH = 512  # lines for each write: some 300 KB
 GATHER = 0.01  # seconds the thread waits for more before it goes to sleep
 RETRY = 0.1  # seconds, after a write that failed
 STUCK = 1.0  # seconds that `close` gives a reader who does not read
+_ALONE = nullcontext()
 
 
 class Stream(Protocol):
@@ -50,6 +51,7 @@ class LogWriter(Generic[T]):
         form: Makes the line of an item, with its line end.
         capacity: Lines that may wait.
         lost: Makes the line that says how many were lost.
+        turn: Entered for each write, where other processes write to *out* too.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class LogWriter(Generic[T]):
         *,
         capacity: int = CAPACITY,
         lost: Callable[[int], bytes] = b'{"event":"log.lost","lost":%d}\n'.__mod__,
+        turn: AbstractContextManager[None] = _ALONE,
     ) -> None:
         self._out = out
         self._form = form
         self._capacity = capacity
         self._lost_line = lost
+        self._turn = turn
         self._queue: deque[bytes] = deque()
         self._wake = threading.Event()
         self._asleep = False
@@ -134,7 +138,8 @@ class LogWriter(Generic[T]):
         if lost > self._told:
             lines.append(self._lost_line(lost - self._told))
         try:
-            self._write(b"".join(lines))
+            with self._turn:
+                self._write(b"".join(lines))
         except (OSError, ValueError):  # a full disk, a closed pipe, a closed file
             self._unwritten += len(lines) - (lost > self._told)
             if self._closing.wait(RETRY):
