@@ -71,6 +71,9 @@ def build_server(
         max_connections=table.max_connections,
         max_connections_per_peer=table.max_connections_per_peer,
         tls=build_tls(table.tls, listen, found, now),
+        workers=table.workers,
+        drain_delay=table.drain_delay,
+        drain_timeout=table.drain_timeout,
     )
 
 
@@ -141,6 +144,17 @@ def build_store(table: written.Store, found: Findings) -> Store:
         if not syntax.is_loopback(host):
             found.weak(at, "plaintext store")
     return Store(table.url)
+
+
+def check_workers(server: Server, store: Store, found: Findings) -> None:
+    """Note workers that would not know of each other's revocations."""
+    if server.workers != 1 and store.is_memory:
+        found.problem(
+            ("server", "workers"),
+            "the memory store is for one worker: the others would not know what it"
+            " has revoked",
+            'workers = 1, or a shared store: [store] url = "redis://..."',
+        )
 
 
 def check_outage(table: written.Outage, found: Findings) -> None:

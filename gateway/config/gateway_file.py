@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, InstanceOf
+from pydantic import BeforeValidator, Field, InstanceOf, WithJsonSchema
 
 from gateway.config import syntax
 from gateway.config.fields import (
@@ -40,10 +40,14 @@ from gateway.config.fields import (
 )
 from gateway.config.settings import Address
 
+MOST = 64  # workers; more cores than a proxy of this kind is given
 
-def _one(said: object) -> object:
-    if said != 1 or isinstance(said, bool):
-        raise ValueError("one worker is all there is, until there is a supervisor")
+
+def _workers(said: object) -> int | None:
+    if said == "auto":
+        return None
+    if isinstance(said, bool) or not isinstance(said, int) or not 1 <= said <= MOST:
+        raise ValueError(f'expected a number from 1 to {MOST}, or "auto"')
     return said
 
 
@@ -92,8 +96,29 @@ class Server(Table):
     trusted_proxies: list[Network] = key(
         "Peers whose X-Forwarded-* fields are believed; loopback is not implied.", []
     )
-    workers: Annotated[Literal[1], BeforeValidator(_one)] = key(
-        "Worker processes; 1 for now.", 1
+    workers: Annotated[
+        int | None,
+        BeforeValidator(_workers),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 1, "maximum": MOST},
+                    {"const": "auto"},
+                ]
+            }
+        ),
+    ] = key(
+        'Worker processes; "auto": as many as there are cores to use. More than one'
+        " needs a store that they share.",
+        1,
+    )
+    drain_delay: Annotated[Duration, between_times(0, 600)] = key(
+        "After SIGTERM, until no more connections are accepted: /readyz is 503, and"
+        " each answer is the last of its connection.",
+        "5s",
+    )
+    drain_timeout: Annotated[Duration, between_times(0, 86_400)] = key(
+        "After that, until what is still in flight is cut off.", "20s"
     )
     max_head: Annotated[Size, between_sizes(1024, 1024**2)] = key(
         "Request line and header fields together; more is 431.", "16 KiB"

@@ -104,6 +104,8 @@ def load(
     if names.broken.isdisjoint({("server",), ("probes",), ("admin",)}):
         build.check_listeners(server, probes, admin, found)
     store = build.build_store(table.store, found)
+    if names.broken.isdisjoint({("server",), ("store",)}):
+        build.check_workers(server, store, found)
     build.check_outage(table.outage, found)
     issuers = build_issuers(table.issuer, found)
     identity = None

@@ -72,9 +72,14 @@ class Server(Quiet):
     header_timeout: float = 10.0
     body_timeout: float = 30.0  # between two reads of a body
     idle_timeout: float = 60.0
-    max_connections: int = 10_000
-    max_connections_per_peer: int = 1_000  # not for loopback and trusted proxies
+    max_connections: int = 10_000  # of one worker
+    max_connections_per_peer: int = (
+        1_000  # of one worker; not for loopback and trusted proxies
+    )
     tls: Tls | None = None  # on every TCP address of `listen`
+    workers: int | None = 1  # None: as many as there are cores to use
+    drain_delay: float = 5.0  # after SIGTERM, until nobody new is admitted
+    drain_timeout: float = 20.0  # after that, until what is in flight is cut off
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -12,7 +12,7 @@ from tests.site import Site
 
 def test_every_problem_is_printed_and_the_exit_code_is_three(tmp_path: Path) -> None:
     """Apart from 1 (it failed) and 2 (the call's words are off): R46."""
-    site = Site(tmp_path, server='max_hed = "16 KiB"\nworkers = 7')
+    site = Site(tmp_path, server='max_hed = "16 KiB"\nworkers = 70')
 
     outcome = CliRunner().invoke(main, ["check", "-c", str(site.write())])
 

@@ -45,6 +45,8 @@ header_timeout = "5s"
 body_timeout = "6s"
 idle_timeout = "7s"
 max_connections = 8
+drain_delay = "0s"
+drain_timeout = "8s"
 max_connections_per_peer = 9"""
     project.edit("gateway.toml", '"127.0.0.1", "localhost"', '"API.example"')
     server = project.edit("gateway.toml", SERVER, new).load().settings.server
@@ -63,6 +65,8 @@ max_connections_per_peer = 9"""
         idle_timeout=7,
         max_connections=8,
         max_connections_per_peer=9,
+        drain_delay=0,
+        drain_timeout=8,
     )
 
 
@@ -70,9 +74,13 @@ max_connections_per_peer = 9"""
     ("old", "new", "words"),
     [
         (SERVER, 'max_token = "16 KiB"', "max_token has to be less than max_head"),
-        (SERVER, "workers = 2", "one worker is all there is"),
-        (SERVER, 'workers = "auto"', "one worker is all there is"),
-        (SERVER, "workers = true", "one worker is all there is"),
+        (SERVER, "workers = 2", "the memory store is for one worker"),
+        (SERVER, 'workers = "auto"', "the memory store is for one worker"),
+        (SERVER, "workers = true", 'expected a number from 1 to 64, or "auto"'),
+        (SERVER, "workers = 0", 'expected a number from 1 to 64, or "auto"'),
+        (SERVER, "workers = 65", 'expected a number from 1 to 64, or "auto"'),
+        (SERVER, 'workers = "all"', 'expected a number from 1 to 64, or "auto"'),
+        (SERVER, 'drain_delay = "11m"', "must be at most 10m"),
         (SERVER, "listen = ['a:1', 'a:1']", "[server] listen has this address already"),
         (SERVER, "max_head = 16384", "expected a size with its unit"),
         (SERVER, "header_timeout = 10", "expected a time with its unit"),
@@ -121,6 +129,25 @@ def test_each_mistake_is_named(
     report = project.edit("gateway.toml", old, new).report()
     assert words in report
     assert project.env["SHORT"] not in report.replace("0123456789abcdef", "")
+
+
+@pytest.mark.parametrize(("said", "meant"), [("4", 4), ('"auto"', None)])
+def test_workers_that_share_a_store_may_be_several(
+    project: Project, said: str, meant: int | None
+) -> None:
+    """`None` is as many as there are cores, which is counted where it runs."""
+    project.edit("gateway.toml", SERVER, f"workers = {said}")
+    project.edit("gateway.toml", STORE, 'url = "redis://127.0.0.1"')
+    assert project.load().settings.server.workers == meant
+
+
+def test_workers_without_a_shared_store_are_a_mistake_with_its_place(
+    project: Project,
+) -> None:
+    """What one revokes the others must know (I4)."""
+    project.edit("gateway.toml", SERVER, "workers = 2")
+    line = project.read("gateway.toml").splitlines().index("workers = 2") + 1
+    assert f"gateway.toml:{line}:11: the memory store" in project.report()
 
 
 def test_a_broken_section_is_not_compared_with_the_others(project: Project) -> None:
