@@ -19,7 +19,7 @@ from pathlib import Path
 
 import gateway.app
 from gateway.adapters.memory_store import MemoryRevocations
-from gateway.cli.common import loaded_or_exit
+from gateway.cli.common import loaded_or_exit, reading
 from gateway.cli.serve import run
 from gateway.clock import Clock
 from gateway.identity.signer import Signer
@@ -64,7 +64,7 @@ def main() -> None:
         vars(gateway.app)["MemoryRevocations"] = partial(
             filled, count=asked.revoked, issuer=issuer
         )
-    run(loaded, to_json)
+    run(loaded, reading(asked.files), to_json)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from gateway.identity.keys import new_key_pem
 
 ROOT = Path(__file__).parent.parent
 STATE = Path(".gateway")
+CONFIG = ("-c", "gateway.toml", "-c", str(STATE / "demo.toml"))
 GATEWAY = "http://127.0.0.1:8080"
 BACKEND_PORT = 8000
 ISSUER = "https://login.demo.example"
@@ -83,6 +84,8 @@ def _prepare() -> dict[str, str]:
     identity.mkdir(parents=True, exist_ok=True)
     if not list(identity.glob("*.pem")):
         (identity / "identity.pem").write_bytes(new_key_pem("ES256"))
+    # Ctrl-C is meant at once: no load balancer has to hear of it first.
+    (STATE / "demo.toml").write_text('[server]\ndrain_delay = "0s"\n')
     maker = TokenMaker.kept_in(STATE / "demo-key.pem", issuer=ISSUER, audience=AUDIENCE)
     (STATE / "demo-jwks.json").write_text(json.dumps(maker.key_set()))
     tokens = {}
@@ -97,7 +100,7 @@ def _prepare() -> dict[str, str]:
 def _children() -> Iterator[list[subprocess.Popen[bytes]]]:
     commands = (
         [sys.executable, "-m", "examples.orders_backend", "--port", str(BACKEND_PORT)],
-        [sys.executable, "-m", "gateway", "serve", "--log", "text"],
+        [sys.executable, "-m", "gateway", "serve", "--log", "text", *CONFIG],
     )
     children = [subprocess.Popen(command) for command in commands]
     try:

@@ -14,10 +14,8 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -26,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.adapters.redis_store import RedisRevocations
-from gateway.asgi.admin import RevocationOrder, admin
+from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
-from gateway.asgi.probes import Check, probes
+from gateway.asgi.probes import Check
 from gateway.asgi.servers import SmallServer
 from gateway.clock import Clock
 from gateway.config.load import Loaded, load
@@ -48,11 +46,14 @@ from gateway.model import (
 from gateway.observe.access import Entry, to_json, unlogged
 from gateway.observe.token_hash import TokenHash
 from gateway.observe.writer import LogWriter
+from gateway.ports import private_directory, small_ports
 from gateway.proxy.gate import Gate
 from gateway.proxy.server import DataPort
-from gateway.proxy.sockets import bind, bind_all
+from gateway.proxy.sockets import bind, bind_all, remove
 from gateway.proxy.tls import Certificates
+from gateway.reload import checks_of_life, read_again, tell, worse
 from gateway.revocation.entries import RevocationList, entry_for
+from gateway.signals import Signals, unless
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
 from gateway.tokens.jwt import JwtAuthenticator
@@ -94,20 +95,36 @@ class Background:
 
 
 class Engine:
-    """All that decides, made from one configuration; the doors share it."""
+    """All that decides, made from one configuration; the doors share it.
 
-    def __init__(self, loaded: Loaded, *, clock: Clock = CLOCK) -> None:
+    Args:
+        loaded: The configuration.
+        clock: For claims and for durations.
+        store: Of an earlier generation, when this one goes on with it.
+        token_key: Of the log's names for tokens; None: one of its own.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        clock: Clock = CLOCK,
+        store: RevocationList | None = None,
+        token_key: bytes | None = None,
+    ) -> None:
         settings, policy = loaded.settings, loaded.policy
         self.settings = settings
         self.policy = policy
         self.clock = clock
         self.background = Background()
         self.verified = VerifiedTokens(now=clock.wall)
-        self.store: RevocationList = (
-            MemoryRevocations(clock)
-            if settings.store.is_memory
-            else RedisRevocations(settings.store.url, clock)
-        )
+        if store is None:
+            store = (
+                MemoryRevocations(clock)
+                if settings.store.is_memory
+                else RedisRevocations(settings.store.url, clock)
+            )
+        self.store = store
         self.keys = JwksClient(
             tuple(settings.issuers.values()),
             clock,
@@ -137,7 +154,7 @@ class Engine:
                 name for identity in self._identities() for name in identity.headers
             ),
         )
-        self._token_names = TokenHash(secrets.token_bytes(32))
+        self._token_names = TokenHash(token_key or secrets.token_bytes(32))
 
     @property
     def generation(self) -> str:
@@ -293,17 +310,143 @@ class Engine:
         )
 
 
-class Gateway:
-    """A whole gateway in one process: data port, probes, admin, own endpoints."""
+class Worker:
+    """One generation at work: it serves clients on sockets that others own.
 
-    def __init__(self, loaded: Loaded, log: Log, *, clock: Clock = CLOCK) -> None:
-        self.engine = Engine(loaded, clock=clock)
-        self._settings = loaded.settings
-        self._log = log
-        self._started = False
+    Args:
+        loaded: The configuration.
+        log: Takes an entry for each request.
+        clock: For claims and for durations.
+        store: Of an earlier generation, when this one goes on with it.
+        token_key: Of the log's names for tokens; None: one of its own.
+
+    Raises:
+        ValueError: A key that signs can't be used.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        log: Log,
+        *,
+        clock: Clock = CLOCK,
+        store: RevocationList | None = None,
+        token_key: bytes | None = None,
+    ) -> None:
+        self.settings = loaded.settings
+        self.engine = Engine(loaded, clock=clock, store=store, token_key=token_key)
+        self._log = log if loaded.settings.log_access else unlogged
         self._closing = contextlib.AsyncExitStack()
         self.port: DataPort | None = None
         self._certificates: Certificates | None = None
+
+    async def start(self, sockets: Sequence[socket.socket], private: Path) -> None:
+        """Get the keys, then accept connections on *sockets*, its own from now on.
+
+        Args:
+            sockets: Bound.
+            private: A directory that only we can enter, for the socket to ourselves.
+
+        Raises:
+            OSError: A socket can't be had.
+            ValueError: The certificate or its key can't be used.
+        """
+        engine, closing = self.engine, self._closing
+        for each in sockets:
+            closing.callback(each.close)
+        closing.push_async_callback(engine.aclose)
+        spawn = engine.background.spawn
+        if self.settings.server.tls is not None:
+            self._certificates = Certificates(self.settings.server.tls, engine.clock)
+            spawn(self._certificates.run())
+        # Our own endpoints come first: the data port forwards to them. The name shows
+        # whose socket it is: a process that is killed leaves it behind.
+        path = private / f"own.{os.getpid()}.{secrets.token_hex(4)}.sock"
+        at = Address(path=str(path))
+        own = SmallServer(own_endpoints(engine.key_set), bind(at), spawn)
+        closing.callback(path.unlink, missing_ok=True)
+        await own.start()
+        closing.push_async_callback(own.stop)
+        await engine.start()
+        gate = engine.gate(self._log, at)
+        self.port = DataPort(gate, engine.clock, spawn, secrets.token_bytes)
+        await self.port.start(sockets, self._certificates)
+
+    def checks(self) -> list[Check]:
+        """Say how our dependencies and our own certificate are."""
+        found = self.engine.checks()
+        if self._certificates is not None:
+            found.append(Check("TLS certificate", self._certificates.health()))
+        return found
+
+    def drain(self) -> None:
+        """Go on serving, and tell clients to come back on another connection."""
+        if self.port is not None:
+            self.port.drain()
+
+    async def retire(self, delay: float, grace: float) -> None:
+        """Leave new clients to others, and end.
+
+        Args:
+            delay: How long clients are given to hear of it, seconds.
+            grace: How long they have to finish after that, seconds.
+        """
+        if self.port is not None:
+            self.port.drain()
+            self.port.stop_accepting()
+            await self.port.emptied(delay)
+        await self.aclose(grace)
+
+    async def aclose(self, grace: float = 0.0) -> None:
+        """Stop accepting, give what is in flight *grace* seconds, close the rest."""
+        if self.port is not None:
+            await self.port.close(grace)
+        await self._closing.aclose()
+
+
+class Gateway:
+    """A whole gateway in one process: a worker, probes and admin.
+
+    Args:
+        loaded: The configuration.
+        log: Takes an entry for each request.
+        clock: For claims and for durations.
+        reread: Loads the configuration again. Raises ConfigError.
+
+    Raises:
+        ValueError: A key that signs can't be used.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        log: Log,
+        *,
+        clock: Clock = CLOCK,
+        reread: Callable[[], Loaded] | None = None,
+    ) -> None:
+        self._settings = loaded.settings
+        self._log = log
+        self._clock = clock
+        self._reread = reread or (lambda: loaded)
+        self._token_key = secrets.token_bytes(32)
+        self.worker = self._made(loaded)
+        self._retiring: dict[Worker, asyncio.Task[None]] = {}
+        self._background = Background()
+        self._sockets: list[socket.socket] = []
+        self._started = self._is_draining = False
+        self._refused = ""  # why the configuration last read is not in force
+        self._closing = contextlib.AsyncExitStack()
+
+    @property
+    def engine(self) -> Engine:
+        """What decides now."""
+        return self.worker.engine
+
+    @property
+    def port(self) -> DataPort | None:
+        """The data port that accepts connections now."""
+        return self.worker.port
 
     @property
     def bound(self) -> Sequence[Address]:
@@ -317,82 +460,139 @@ class Gateway:
             OSError: A port or a socket can't be had.
             ValueError: The certificate or its key can't be used.
         """
-        engine, settings, closing = self.engine, self._settings, self._closing
-        closing.push_async_callback(engine.aclose)
-        spawn = engine.background.spawn
-        if settings.server.tls is not None:
-            self._certificates = Certificates(settings.server.tls, engine.clock)
-            spawn(self._certificates.run())
-        # Our own endpoints come first: the data port forwards to them.
-        private = self._private_directory()
-        own_path = str(private / f"own.{secrets.token_hex(4)}.sock")
-        await self._serve(own_endpoints(engine.key_set), bind(Address(path=own_path)))
-        closing.callback(Path(own_path).unlink, missing_ok=True)
-        if settings.probes is not None:
-            app = probes(lambda: self._started, self.checks)
-            await self._serve(app, bind(settings.probes))
-        if settings.admin is not None:
-            app = admin(
-                engine.revoke, lambda: frozenset(settings.issuers), settings.admin.token
+        closing = self._closing
+        self._private = closing.enter_context(private_directory(self._settings.admin))
+        self._sockets = bind_all(self._settings.server.listen)
+        closing.callback(self._release)
+        await closing.enter_async_context(
+            small_ports(
+                self._settings,
+                self._background.spawn,
+                started=lambda: self._started,
+                checks=self.checks,
+                revoke=self.revoke,
+                issuers=lambda: frozenset(self.engine.settings.issuers),
             )
-            await self._serve(app, bind(settings.admin.listen))
-            if settings.admin.listen.path:
-                path = Path(settings.admin.listen.path)
-                closing.callback(path.unlink, missing_ok=True)
-        await engine.start()
-        gate = engine.gate(self._log, Address(path=own_path))
-        self.port = DataPort(gate, engine.clock, spawn, secrets.token_bytes)
-        await self.port.start(bind_all(settings.server.listen), self._certificates)
+        )
+        await self._start(self.worker)
         self._started = True
 
     def checks(self) -> list[Check]:
-        """Say how our dependencies and our own certificate are."""
-        found = self.engine.checks()
-        if self._certificates is not None:
-            found.append(Check("TLS certificate", self._certificates.health()))
-        return found
+        """Say how our dependencies are, and whether we are about to go."""
+        found = checks_of_life(self._refused, is_draining=self._is_draining)
+        return [*found, *self.worker.checks()]
 
-    async def aclose(self, grace: float = 20.0) -> None:
+    async def revoke(self, order: RevocationOrder) -> float:
+        """Carry *order* out; see Engine.revoke."""
+        return await self.engine.revoke(order)
+
+    async def reload(self) -> None:
+        """Read the configuration again; put it in force if it is good (R103).
+
+        A worker of the new generation takes the same sockets, and once it serves, the
+        old one retires. Revocations in memory go on: they are one list.
+        """
+        loaded, refused = await read_again(self._reread, self._settings)
+        if loaded is not None:
+            refused = await self._succeed(loaded)
+        self._refused = refused
+        tell(refused, self.engine.generation)
+
+    async def _succeed(self, loaded: Loaded) -> str:
+        """Put *loaded* in force; return what is wrong with it, if it can't be."""
+        old = self.worker
+        goes_on = old.settings.store.is_memory and loaded.settings.store.is_memory
+        try:
+            new = self._made(loaded, old.engine.store if goes_on else None)
+        except ValueError as error:
+            return str(error)
+        try:
+            await self._start(new)
+            trouble = worse(old.checks(), new.checks())
+        except (OSError, ValueError) as error:
+            trouble = str(error)
+        except BaseException:
+            await new.aclose()
+            raise
+        if trouble:
+            await new.aclose()
+            return trouble
+        self.worker = new
+        server = old.settings.server
+        retiring = old.retire(server.drain_delay, server.drain_timeout)
+        task = self._retiring[old] = self._background.spawn(retiring)
+        task.add_done_callback(lambda _: self._retiring.pop(old, None))
+        return ""
+
+    async def stop(self) -> None:
+        """Say that we go, serve on, stop accepting, finish what is in flight (R101)."""
+        self._is_draining = True
+        server = self.worker.settings.server
+        logger.info(
+            "draining: %g s, then no new connections and up to %g s for the rest",
+            server.drain_delay,
+            server.drain_timeout,
+        )
+        self.worker.drain()
+        await asyncio.sleep(server.drain_delay)
+        self._release()
+        await asyncio.gather(
+            self.worker.retire(0, server.drain_timeout), *self._retiring.values()
+        )
+
+    async def aclose(self, grace: float = 0.0) -> None:
         """Stop accepting, give what is in flight *grace* seconds, close the rest."""
         self._started = False
-        if self.port is not None:
-            await self.port.close(grace)
+        self._release()
+        retiring = dict(self._retiring)
+        for task in retiring.values():
+            task.cancel()
+        await asyncio.gather(*retiring.values(), return_exceptions=True)
+        for worker in (*retiring, self.worker):
+            await worker.aclose(grace)
         await self._closing.aclose()
+        await self._background.aclose()
 
-    async def _serve(self, app: Any, sock: socket.socket) -> None:
-        server = SmallServer(app, sock, self.engine.background.spawn)
-        await server.start()
-        self._closing.push_async_callback(server.stop)
-
-    def _private_directory(self) -> Path:
-        """Return a directory that only we can enter, for the socket to ourselves."""
-        admin_at = self._settings.admin
-        if admin_at is not None and admin_at.listen.path:
-            directory = Path(admin_at.listen.path).parent
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return directory
-        return Path(
-            self._closing.enter_context(tempfile.TemporaryDirectory(prefix="gateway-"))
+    def _made(self, loaded: Loaded, store: RevocationList | None = None) -> Worker:
+        return Worker(
+            loaded,
+            self._log,
+            clock=self._clock,
+            store=store,
+            token_key=self._token_key,
         )
+
+    async def _start(self, worker: Worker) -> None:
+        await worker.start([each.dup() for each in self._sockets], self._private)
+
+    def _release(self) -> None:
+        """Close our sockets: nobody is to wait in a queue that nobody serves."""
+        for each in self._sockets:
+            remove(each)
+            each.close()
+        self._sockets = []
 
 
 async def serve(
-    loaded: Loaded, log: Log, *, on_ready: Callable[[Gateway], None] = lambda _: None
+    loaded: Loaded,
+    log: Log,
+    *,
+    on_ready: Callable[[Gateway], None] = lambda _: None,
+    reread: Callable[[], Loaded] | None = None,
 ) -> None:
-    """Run a gateway until SIGTERM or SIGINT.
+    """Run a gateway until SIGTERM or SIGINT; a second one ends it at once.
 
     Raises:
         OSError: A port or a socket can't be had.
+        ValueError: A key or a certificate can't be used.
     """
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, asked.set)
-    gateway = Gateway(loaded, log)
+    signals = Signals()
+    gateway = Gateway(loaded, log, reread=reread)
     try:
-        await gateway.start()
-        on_ready(gateway)
-        await asked.wait()
+        if await unless(signals.stop, gateway.start()):
+            on_ready(gateway)
+            await unless(signals.stop, signals.each_reload(gateway.reload))
+            await unless(signals.force, gateway.stop())
     finally:
         await gateway.aclose()
 

@@ -33,6 +33,7 @@ policies = ["policies/*.toml"]
 
 [server]
 listen = ["{listen}"]
+{drain}
 {server}
 
 [admin]
@@ -133,6 +134,7 @@ class Site:
     store: str = "memory"
     listen: str = "127.0.0.1:0"
     server: str = ""
+    drain: str = 'drain_delay = "0s"'  # no test waits for load balancers
     more: str = ""
     policy: str = POLICY
     key: make.Key = field(default_factory=lambda: make.key("ES256"))
@@ -149,6 +151,7 @@ class Site:
         text = CONFIG.format(
             listen=self.listen,
             server=self.server,
+            drain=self.drain,
             store=self.store,
             issuer=ISSUER,
             audience=AUDIENCE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -228,6 +229,75 @@ async def test_a_signal_ends_it(tmp_path: Path) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", ports[0]))
     assert [path.name for path in tmp_path.glob("*.sock")] == []
+
+
+async def test_a_signal_ends_a_start_too(tmp_path: Path) -> None:
+    """While it waits for somebody's keys, say."""
+    site = Site(tmp_path)
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+
+    class Waiting(Engine):
+        async def start(self) -> None:
+            await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.app.Engine", Waiting)
+        async with asyncio.timeout(10):
+            await serve(site.load(), site.log.append)
+
+    assert [path.name for path in tmp_path.glob("*.sock")] == []
+
+
+async def test_a_reload_leaves_one_worker_and_the_sockets_where_they_were(
+    tmp_path: Path,
+) -> None:
+    """Also a Unix socket, whose name nobody could bind a second time."""
+    site = Site(tmp_path, listen=f"unix:{tmp_path}/data.sock")
+    data = tmp_path / "data.sock"
+    gateway = Gateway(site.load(), site.log.append, reread=site.load)
+    await gateway.start()
+    transport = httpx2.AsyncHTTPTransport(uds=str(data))
+    try:
+        before, inode = gateway.worker, data.stat().st_ino
+
+        def open_now() -> tuple[int, int]:
+            gc.collect()  # what earlier tests left
+            own = len(list(tmp_path.glob("own.*.sock")))
+            return own, len([*Path("/proc/self/fd").iterdir()])
+
+        at_first = open_now()
+        for _ in range(3):
+            await gateway.reload()
+        assert open_now() > at_first  # the old ones are still at their goodbyes
+        async with asyncio.timeout(5):
+            while open_now() != at_first:
+                await asyncio.sleep(0.01)
+        assert gateway.worker is not before
+        assert data.stat().st_ino == inode
+        async with httpx2.AsyncClient(transport=transport) as http:
+            assert (await http.get("http://gateway/nowhere")).status_code == 404
+    finally:
+        await gateway.aclose()
+    assert list(tmp_path.glob("*.sock")) == []
+
+
+async def test_a_reload_that_fails_late_leaves_nothing_of_it(tmp_path: Path) -> None:
+    """The old worker decides on, and its successor's sockets are gone."""
+    site = Site(tmp_path)
+    gateway = Gateway(site.load(), site.log.append, reread=site.load)
+    await gateway.start()
+    try:
+        before = gateway.worker
+        (tmp_path / "identity" / "1.pem").write_text("not a key, but secret")
+        await gateway.reload()
+        (trouble,) = [c.trouble for c in gateway.checks() if c.name == "configuration"]
+        assert gateway.worker is before
+        assert "1.pem" in trouble
+        assert "but secret" not in trouble
+        assert len(list(tmp_path.glob("own.*.sock"))) == 1
+    finally:
+        await gateway.aclose()
 
 
 async def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ LEVELS: list[set[str]] = [
     {"config"},
     {"identity", "revocation"},
     {"decision"},
-    {"proxy", "asgi", "adapters"},
-    {"app", "cli", "__init__", "__main__"},
+    {"proxy", "asgi", "adapters", "channel", "signals"},
+    {"app", "ports", "reload", "worker", "supervisor", "cli", "__init__", "__main__"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS) - 1
@@ -43,9 +43,9 @@ ONLY_IN: dict[str, str] = {
     "jwt": "tokens identity backend cli",
     "pydantic": "config",
     "redis": "adapters",
-    "starlette": "asgi app",
+    "starlette": "asgi app ports",
     "uvicorn": "asgi",
-    "uvloop": "app cli",
+    "uvloop": "worker cli",
 }
 # What a pure room never touches: sockets, clocks, loops, chance, files.
 IMPURE = {

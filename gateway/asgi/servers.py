@@ -71,7 +71,12 @@ class SmallServer:
         """Return once connections are accepted."""
         self._task = self._spawn(self._server.serve(sockets=[self._socket]))
         ready = asyncio.ensure_future(self._server.ready.wait())  # noqa: TID251
-        await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            ready.cancel()
+            await self.stop()  # or its socket would be nobody's
+            raise
         if not ready.done():
             ready.cancel()
             raise OSError("a server for our own endpoints did not start")

@@ -30,10 +30,15 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 )
 
 
+def reading(files: Sequence[Path]) -> Callable[[], Loaded]:
+    """Return what loads *files* again. It raises ConfigError."""
+    return lambda: load(files, env=os.environ, now=CLOCK.wall())
+
+
 def loaded_or_exit(files: Sequence[Path]) -> Loaded:
     """Return what *files* say, or print every problem and exit with code 3."""
     try:
-        return load(files, env=os.environ, now=CLOCK.wall())
+        return reading(files)()
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_CONFIG)

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from gateway.app import CLOCK, Gateway
-from gateway.cli.common import loaded_or_exit
+from gateway.app import CLOCK
+from gateway.cli.common import loaded_or_exit, reading
 from gateway.cli.people import Person, TokenMaker, write_private
-from gateway.cli.serve import coloured, run
+from gateway.cli.serve import Running, coloured, run
 from gateway.identity.keys import new_key_pem
 
 ISSUER = "https://dev.invalid"
@@ -39,6 +39,7 @@ policies = ["policies/*.toml"]
 
 [server]
 listen = [{listen}]
+drain_delay = "0s"    # Ctrl-C: no load balancer has to hear of it
 
 [admin]
 listen = "unix:admin.sock"
@@ -108,13 +109,14 @@ def command(upstream: str, listen: str, allow_remote: bool, directory: Path) -> 
             " say --allow-remote if you mean it"
         )
     tokens = prepare(directory, upstream=upstream, listen=listen)
-    loaded = loaded_or_exit([directory / "gateway.toml"])
+    files = [directory / "gateway.toml"]
+    loaded = loaded_or_exit(files)
 
-    def ready(gateway: Gateway) -> None:
+    def ready(gateway: Running) -> None:
         url = f"http://{gateway.bound[0]}"
         click.echo(_welcome(url, upstream, directory, tokens))
 
-    run(loaded, coloured, ready, json_lines=False)
+    run(loaded, reading(files), coloured, ready, json_lines=False)
 
 
 def prepare(directory: Path, *, upstream: str, listen: str) -> dict[str, str]:

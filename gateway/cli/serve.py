@@ -1,6 +1,6 @@
 """`gateway serve`: run the gateway until SIGTERM or SIGINT.
 
-Imports: gateway.app, gateway.cli, gateway.observe, click, uvloop.
+Imports: gateway.app, gateway.cli, gateway.config, gateway.observe, click, uvloop.
 """
 
 from __future__ import annotations
@@ -9,19 +9,32 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import click
 import uvloop
 
-from gateway.app import Gateway, serve
-from gateway.cli.common import EXIT_CONFIG, config_option, loaded_or_exit
+from gateway.app import serve
+from gateway.cli.common import EXIT_CONFIG, config_option, loaded_or_exit, reading
 from gateway.config.load import Loaded
-from gateway.observe.access import Entry, to_colour, to_json, unlogged
+from gateway.config.settings import Address
+from gateway.observe.access import Entry, to_colour, to_json
 from gateway.observe.logs import LineHandler, install
+from gateway.observe.turns import Turns
 from gateway.observe.writer import LogWriter
 
 logger = logging.getLogger("gateway")
+
+
+class Running(Protocol):
+    """What is told of a gateway that accepts connections."""
+
+    @property
+    def bound(self) -> Sequence[Address]:
+        """Where the data port listens."""
+        ...
 
 
 @click.command("serve")
@@ -34,12 +47,12 @@ logger = logging.getLogger("gateway")
     help="The access log on stdout: JSON lines, or coloured lines for a person.",
 )
 def command(files: Sequence[Path], log: str) -> None:
-    """Run the gateway until SIGTERM or SIGINT."""
-    loaded = loaded_or_exit(files)
+    """Run the gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+    loaded, reread = loaded_or_exit(files), reading(files)
     if log == "json":
-        run(loaded, to_json, _say)
+        run(loaded, reread, to_json, _say)
     else:
-        run(loaded, coloured, json_lines=False)
+        run(loaded, reread, coloured, json_lines=False)
 
 
 def coloured(entry: Entry) -> bytes:
@@ -47,15 +60,62 @@ def coloured(entry: Entry) -> bytes:
     return to_colour(entry).encode("utf-8") + b"\n"
 
 
-def _say(gateway: Gateway) -> None:
+def _say(gateway: Running) -> None:
     for address in gateway.bound:
         logger.info("listening on %s", address)
 
 
+class Streams:
+    """The log of requests on stdout, and all other logs on stderr.
+
+    Args:
+        line: Makes the line of a request.
+        json_lines: Whether all other logs are JSON too.
+        turns: For both, where several processes write to them.
+    """
+
+    def __init__(
+        self,
+        line: Callable[[Entry], bytes],
+        *,
+        json_lines: bool,
+        turns: tuple[Turns, Turns] | None = None,
+    ) -> None:
+        self._line = line
+        self._json_lines = json_lines
+        self._turns = turns or (nullcontext(), nullcontext())
+        self._writers: list[LogWriter[Entry] | LogWriter[bytes]] = []
+        self._requests: LogWriter[Entry] | None = None
+
+    def open(self, *, requests: bool) -> None:
+        """Start what writes them; *requests*: those of requests too."""
+        for_requests, for_others = self._turns
+        others = LogWriter[bytes](sys.stderr.fileno(), bytes, turn=for_others)
+        install(LineHandler(others.put, json_lines=self._json_lines))
+        self._writers.append(others)
+        if requests:
+            self._requests = LogWriter(
+                sys.stdout.fileno(), self._line, turn=for_requests
+            )
+            self._writers.append(self._requests)
+
+    def close(self) -> None:
+        """Write what waits, and end every thread."""
+        while self._writers:
+            self._writers.pop().close()
+
+    @property
+    def put(self) -> Callable[[Entry], None]:
+        """Takes an entry for each request."""
+        assert self._requests is not None, "opened for requests"
+        return self._requests.put
+
+
 def run(
     loaded: Loaded,
+    reread: Callable[[], Loaded],
     line: Callable[[Entry], bytes],
-    on_ready: Callable[[Gateway], None] = lambda _: None,
+    on_ready: Callable[[Running], None] = lambda _: None,
     *,
     json_lines: bool = True,
 ) -> None:
@@ -63,26 +123,25 @@ def run(
 
     Args:
         loaded: The configuration.
+        reread: Loads the configuration again, at SIGHUP. Raises ConfigError.
         line: Makes the line of a request, which goes to stdout.
         on_ready: Called when it accepts connections.
         json_lines: Whether all other logs, on stderr, are JSON too.
     """
-    access = LogWriter(sys.stdout.fileno(), line)
-    log = access.put if loaded.settings.log_access else unlogged
-    others = LogWriter[bytes](sys.stderr.fileno(), bytes)
-    install(LineHandler(others.put, json_lines=json_lines))
     failure = ""
     status = 1
+    streams = Streams(line, json_lines=json_lines)
+    streams.open(requests=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(loaded, log, on_ready=on_ready))
+            serving = serve(loaded, streams.put, on_ready=on_ready, reread=reread)
+            runner.run(serving)
     except ValueError as error:  # a key file that holds no such key
         failure, status = str(error), EXIT_CONFIG
     except OSError as error:
         failure = f"cannot start: {error}"
     finally:
-        access.close()
-        others.close()
+        streams.close()
     if failure:
         click.echo(failure, err=True)
         sys.exit(status)

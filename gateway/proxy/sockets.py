@@ -80,9 +80,7 @@ def remove(sock: socket.socket) -> None:
         Path(sock.getsockname()).unlink(missing_ok=True)
 
 
-def _bind_copies(
-    address: Address, copies: int
-) -> Iterator[tuple[int, socket.socket]]:
+def _bind_copies(address: Address, copies: int) -> Iterator[tuple[int, socket.socket]]:
     if address.path:
         sock = bind(address, SHARED)
         yield 0, sock

@@ -37,11 +37,13 @@ async def test_a_unix_socket_is_replaced(tmp_path: Path) -> None:
     """A crash leaves one behind."""
     listen = Address(path=str(tmp_path / "data.sock"))
     bind(listen).close()
-    async with running(echoing) as backend:
-        async with gate_to(backend, listen=listen) as bench:
-            assert (await bench.call(request(b"/u"))).status == 200
-            with pytest.raises(OSError, match="another process"):
-                bind(listen)
+    async with (
+        running(echoing) as backend,
+        gate_to(backend, listen=listen) as bench,
+    ):
+        assert (await bench.call(request(b"/u"))).status == 200
+        with pytest.raises(OSError, match="another process"):
+            bind(listen)
 
 
 async def test_it_listens_and_forwards_by_ipv6() -> None:
@@ -92,7 +94,10 @@ async def test_draining_tells_each_client_with_its_next_answer() -> None:
 
 async def test_an_answer_that_did_not_say_so_is_not_the_last() -> None:
     """Its head had gone out when the drain began: the next one says it."""
-    async with running(dribbling(LATE[0], LATE[1], pause=0.1)) as backend, gate_to(backend) as bench:
+    async with (
+        running(dribbling(LATE[0], LATE[1], pause=0.1)) as backend,
+        gate_to(backend) as bench,
+    ):
         caller = await bench.caller()
         await caller.send(request(b"/1"))
         got = await caller.answer(head_only=True)
@@ -110,7 +115,7 @@ async def test_a_port_that_stopped_accepting_serves_who_is_there() -> None:
         assert (await caller.call(request(b"/1"))).status == 200
         address = bench.address
         bench.port.stop_accepting()
-        with pytest.raises(OSError, match="refused|failed"):
+        with pytest.raises(OSError, match=r"refused|failed"):
             await asyncio.open_connection(address.host, address.port)
         assert (await caller.call(request(b"/2"))).status == 200
         assert not await bench.port.emptied(0.05)
