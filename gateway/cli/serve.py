@@ -1,6 +1,11 @@
 """`gateway serve`: run the gateway until SIGTERM or SIGINT.
 
-Imports: gateway.app, gateway.cli, gateway.config, gateway.observe, click, uvloop.
+One worker is this process itself: it starts as quickly and takes as little memory as it
+can, revocations in memory outlive a reload, and whoever starts services notices its
+death. Several are the supervisor's.
+
+Imports: gateway.app, gateway.cli, gateway.config, gateway.observe, gateway.supervisor,
+click, uvloop.
 """
 
 from __future__ import annotations
@@ -130,12 +135,24 @@ def run(
     """
     failure = ""
     status = 1
-    streams = Streams(line, json_lines=json_lines)
-    streams.open(requests=True)
+    workers = 1
+    if loaded.settings.server.workers != 1:
+        from gateway import supervisor  # noqa: PLC0415  (one worker needs none of it)
+
+        workers = supervisor.worker_count(loaded.settings.server.workers)
+    turns = (Turns(), Turns()) if workers > 1 else None
+    streams = Streams(line, json_lines=json_lines, turns=turns)
+    streams.open(requests=workers == 1)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            serving = serve(loaded, streams.put, on_ready=on_ready, reread=reread)
-            runner.run(serving)
+        if turns is not None:
+            kept = [each.descriptor for each in turns]
+            supervisor.supervise(
+                loaded, workers, streams, reread=reread, on_ready=on_ready, kept=kept
+            )
+        else:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                serving = serve(loaded, streams.put, on_ready=on_ready, reread=reread)
+                runner.run(serving)
     except ValueError as error:  # a key file that holds no such key
         failure, status = str(error), EXIT_CONFIG
     except OSError as error:

@@ -1,0 +1,190 @@
+"""gateway.worker: what a worker process does with its orders."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gateway.app import Background, Log
+from gateway.asgi.probes import Check
+from gateway.channel import Channel
+from gateway.observe.access import Entry
+from gateway.proxy.sockets import bind_all
+from gateway.worker import Birth, Process, report, reported
+from tests.site import Site
+
+ROOT = Path(__file__).parent.parent
+# Of ten descriptors the standard ones and two others are left.
+CLOSING = """
+import os
+from gateway.worker import close_all_but
+found = [os.dup(0) for _ in range(5)]
+close_all_but([found[3], found[1], found[3], -1])
+left = [fd for fd in [0, 1, 2, *found] if os.path.exists(f"/proc/self/fd/{fd}")]
+assert left == [0, 1, 2, found[1], found[3]], left
+"""
+
+
+class Kept:
+    """Logs that nobody writes."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def open(self, *, requests: bool) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        raise AssertionError
+
+    @property
+    def put(self) -> Log:
+        return self.entries.append
+
+
+@dataclass
+class Line:
+    """The supervisor's end, and what came by it."""
+
+    channel: Channel
+    running: asyncio.Task[None]
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def hears(self, name: str) -> bytes:
+        """Wait for *name*; return what was said with it."""
+        async with asyncio.timeout(10):
+            while not (said := [said for what, said in self.heard if what == name]):
+                self.news.clear()
+                await self.news.wait()
+        return said[0]
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(10):
+            await self.running
+
+
+@contextlib.asynccontextmanager
+async def worker(site: Site) -> AsyncIterator[Line]:
+    """Run the worker's side of a line in this process."""
+    loaded = site.load()
+    sockets = bind_all(loaded.settings.server.listen)
+    birth = Birth(
+        loaded, sockets, site.directory, b"k" * 32, Kept(), lambda: b"measured"
+    )
+    background = Background()
+    ours, theirs = socket.socketpair()
+    running = background.spawn(Process(birth).run(theirs))
+    line = Line(await Channel.over(ours, background.spawn), running)
+
+    async def handle(name: str, said: bytes) -> bytes:
+        line.heard.append((name, said))
+        line.news.set()
+        return b""
+
+    background.spawn(line.channel.serve(handle))
+    try:
+        yield line
+    finally:
+        await background.aclose()
+        for each in sockets:
+            each.close()
+
+
+def test_all_descriptors_but_its_own_are_closed() -> None:
+    """Else it would hold the lines of others open, and their end go unnoticed."""
+    subprocess.run([sys.executable, "-c", CLOSING], cwd=ROOT, check=True, timeout=30)
+
+
+def test_a_report_arrives_as_it_was() -> None:
+    """Names, troubles, and whether they are fatal."""
+    checks = [Check("keys", "away", fatal=True), Check("store")]
+    assert reported(report(checks)) == checks
+    assert reported(report([])) == []
+
+
+async def test_it_says_when_it_serves_and_answers_what_it_is_asked(
+    tmp_path: Path,
+) -> None:
+    """An order that can't be carried out is told from one that failed."""
+    async with worker(Site(tmp_path)) as line:
+        checks = reported(await line.hears("ready"))
+        assert [check.trouble for check in checks] == ["", ""]
+        await line.hears("report")
+
+        ask = line.channel.ask
+        assert await ask("snapshot", within=5) == b"measured"
+        order = {"issuer": "corp", "kind": "token", "value": "t-1"}
+        done = json.loads(await ask("revoke", json.dumps(order).encode(), within=5))
+        assert done["until"] > 0
+        order["value"] = "t" * 200
+        wrong = json.loads(await ask("revoke", json.dumps(order).encode(), within=5))
+        assert "until" not in wrong
+        assert wrong["wrong"]
+
+
+async def test_a_store_that_is_away_is_no_revocation(tmp_path: Path) -> None:
+    """R62."""
+    order = {"issuer": "corp", "kind": "token", "value": "t-1"}
+    async with worker(Site(tmp_path, store="redis://127.0.0.1:9/0")) as line:
+        await line.hears("ready")
+        said = json.dumps(order).encode()
+        answer = json.loads(await line.channel.ask("revoke", said, within=5))
+        assert answer == {"away": "revocation store"}
+
+
+@pytest.mark.parametrize("orders", [["retire"], ["drain", "retire"], []])
+async def test_it_ends_when_told_to_and_when_nobody_is_there_to_tell(
+    tmp_path: Path, orders: list[str]
+) -> None:
+    """The end of the line is the supervisor's."""
+    async with worker(Site(tmp_path)) as line:
+        await line.hears("ready")
+        for order in orders:
+            line.channel.tell(order, b"[0, 1]")
+        if not orders:
+            line.channel.close()
+        await line.ended()
+    assert list(tmp_path.glob("own.*.sock")) == []
+
+
+async def test_it_ends_before_it_has_started_if_that_is_the_order(
+    tmp_path: Path,
+) -> None:
+    """And never says that it serves."""
+    async with worker(Site(tmp_path)) as line:
+        line.channel.tell("retire", b"[0, 1]")
+        await line.ended()
+        assert line.heard == []
+
+
+async def test_it_says_why_it_can_t_start(tmp_path: Path) -> None:
+    """And whether the configuration is to blame."""
+    site = Site(tmp_path)
+    site.load()
+    (tmp_path / "identity" / "1.pem").write_text("not a key")
+    async with worker(site) as line:
+        said = json.loads(await line.hears("failed"))
+        await line.ended()
+    assert said["config"] is True
+    assert "1.pem" in said["why"]
+
+    (tmp_path / "identity" / "1.pem").unlink()
+    (tmp_path / "own.sock").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.app.secrets.token_hex", lambda _: "x")
+        (tmp_path / f"own.{os.getpid()}.x.sock").write_text("somebody's")
+        async with worker(site) as line:
+            said = json.loads(await line.hears("failed"))
+            await line.ended()
+    assert said["config"] is False
