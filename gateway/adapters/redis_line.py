@@ -73,6 +73,11 @@ class Line:
         the other end may have hung up while nobody looked, which says nothing about
         the store.
         """
+        if not calls:
+            # An empty write is not nothing: from Python 3.12 on it stays in the
+            # transport's buffer for good, keeps the loop spinning, and the connection
+            # can't be closed any more (python/cpython#155888).
+            return []
         reused = self._connection is not None
         try:
             return await self._run(calls)

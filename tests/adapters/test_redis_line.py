@@ -51,6 +51,22 @@ async def test_each_call_has_its_own_reply(redis_server: RedisServer) -> None:
         assert await line.run([]) == []
 
 
+async def test_no_calls_are_no_round_trip() -> None:
+    """Nothing is sent, and the line can be used and closed as if nobody had asked."""
+
+    async def answer(command: Command, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"*1\r\n$%d\r\n%b\r\n" % (len(command[4]), command[4]))
+
+    async with peer(answer) as store, line_to(store.url) as line:
+        assert await line.run([]) == []
+        assert store.connections == 0
+        await line.run([echo(b"1")])
+        assert await line.run([]) == []
+        async with asyncio.timeout(2.5):  # half of what it waits for a broken one
+            await line.aclose()
+        assert len(store.commands) == 1
+
+
 async def test_a_script_is_sent_once_and_then_by_its_digest(
     redis_server: RedisServer,
 ) -> None:
