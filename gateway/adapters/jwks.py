@@ -9,8 +9,8 @@ makes nobody a caller he isn't; only a set of which nothing was ever heard is an
 What an operator configured is fetched as it stands. What a discovery document names is
 the issuer's word: https, and no address inside our own network.
 
-Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.tokens.jwks,
-gateway.tokens.strict_json, httpx2.
+Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.observe.metrics,
+gateway.tokens.jwks, gateway.tokens.strict_json, httpx2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ipaddress
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -31,6 +31,7 @@ import httpx2
 from gateway.clock import Clock
 from gateway.config.settings import Issuer
 from gateway.model import KeyNeeded, Unavailable, VerificationKey
+from gateway.observe.metrics import KEYS, KEYS_AGE, KEYS_REFRESHES, Sample
 from gateway.tokens.jwks import (
     HMAC_BYTES,
     MAX_SET,
@@ -176,6 +177,19 @@ class JwksClient:
             return f"the last good keys are used: {held.trouble}"
         return None
 
+    def measure(self) -> Iterator[Sample]:
+        """Yield what is held of each issuer, and of its source how it does."""
+        now = self._monotonic()
+        for name, held in self._held.items():
+            labels = (name,)
+            yield KEYS, labels, 0 if held.keys is None else len(held.keys.keys)
+            if held.source is None:
+                continue
+            if held.keys is not None:
+                yield KEYS_AGE, labels, now - held.loaded_at
+            yield KEYS_REFRESHES, (name, "loaded"), held.loads
+            yield KEYS_REFRESHES, (name, "failed"), held.failures
+
     def skipped(self, issuer: str) -> tuple[str, ...]:
         """Return which keys of the held set are not used, and why."""
         keys = self._held[issuer].keys
@@ -245,6 +259,8 @@ class JwksClient:
         now = self._monotonic()
         before, held.keys = held.keys, loaded.keys
         held.trouble = None
+        held.loads += 1
+        held.loaded_at = now
         held.good_until = now + self._timing.stale
         held.due = now + loaded.fresh
         for why in loaded.keys.skipped:
@@ -260,6 +276,7 @@ class JwksClient:
         if why != held.trouble:  # an outage is one line, not one each second
             logger.warning("issuer %s: keys not refreshed: %s", held.name, why)
         held.trouble = why
+        held.failures += 1
         if held.keys is not None and now >= held.good_until:
             logger.error("issuer %s: its keys are too old to be used", held.name)
             held.keys = None
@@ -282,6 +299,9 @@ class _Held:
         self.ask_again = float("inf") if source is None else float("-inf")
         self.due = self.ask_again  # for the background refresh
         self.good_until = float("inf")
+        self.loaded_at = 0.0
+        self.loads = 0
+        self.failures = 0
 
     def refreshed(self) -> None:
         self.refreshing = None

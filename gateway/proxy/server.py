@@ -3,8 +3,8 @@
 One sweeper for each worker walks the connections twice a second and ends what has
 waited too long (R5): a timer for each request would cost more than most requests do.
 
-Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.proxy,
-gateway.tokens, gateway.wire.
+Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.observe.metrics,
+gateway.proxy, gateway.tokens, gateway.wire.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import socket
 from binascii import hexlify
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -24,6 +24,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.config.settings import Address
 from gateway.model import Peer
+from gateway.observe.metrics import ACTIVE, CONNECTIONS, CONNECTIONS_REFUSED, Sample
 from gateway.proxy.asked import KnownHeads
 from gateway.proxy.front import Front, PlainFront
 from gateway.proxy.gate import Gate
@@ -82,6 +83,7 @@ class DataPort:
         self._per_peer: Counter[str] = Counter()
         self._counted: dict[Front | Handshake, str] = {}
         self._handshakes: set[Handshake] = set()
+        self._refused = 0  # connections
         self._servers: list[asyncio.Server | Listener] = []
         self._sweep_timer: asyncio.Handle | None = None
         self._fewer = asyncio.Event()  # a connection has ended
@@ -223,6 +225,18 @@ class DataPort:
             names += [block[at : at + _DIGITS] for at in range(0, len(block), _DIGITS)]
         return names.pop()
 
+    def measure(self) -> Iterator[Sample]:
+        """Yield what is open, and what is done with it."""
+        active = sum(front.current is not None for front in self.fronts)
+        yield ACTIVE, (), active
+        yield CONNECTIONS, ("active",), active
+        yield CONNECTIONS, ("idle",), len(self.fronts) - active
+        yield CONNECTIONS, ("handshake",), len(self._handshakes)
+        yield CONNECTIONS_REFUSED, (), self._refused
+        # Of an upstream that has changed, the old connections are still its.
+        for pool in (*self.pools.values(), *self._retired):
+            yield from pool.measure()
+
     # Inside
 
     def _cut_off(self, grace: float) -> None:
@@ -240,11 +254,13 @@ class DataPort:
         server = self.gate.server
         count = len(self.fronts) + len(self._handshakes)
         if count >= server.max_connections or self.is_ending:
+            self._refused += 1
             return None
         peer = peer_of(address, server.trusted_proxies)
         household = "" if peer.trusted else _household(peer.address)
         if household:
             if self._per_peer[household] >= server.max_connections_per_peer:
+                self._refused += 1
                 return None
             self._per_peer[household] += 1
             self._counted[one] = household

@@ -10,7 +10,8 @@ context in use is not atomic: one that fails leaves half of it. And
 TLS 1.2 with AEAD and forward secrecy alone, and TLS 1.3. ALPN offers http/1.1. There is
 no compression and no renegotiation.
 
-Imports: gateway.clock, gateway.config.settings, gateway.proxy, gateway.tokens.
+Imports: gateway.clock, gateway.config.settings, gateway.observe.metrics,
+gateway.proxy, gateway.tokens.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
 from gateway.clock import Clock
 from gateway.config.settings import Tls
+from gateway.observe.metrics import CERTIFICATE_END, HANDSHAKES_FAILED, Sample
 from gateway.proxy import front
 from gateway.proxy.front import LINGER_TIME, NEVER, Front
 from gateway.tokens.certificates import MAX_PEM, Chain, read_chain, read_pair
@@ -65,7 +67,8 @@ class Certificates:
         self._seen = self._signature()
         self.context, self.chain = load(tls)
         self._trouble = ""
-        self._failures = 0  # handshakes, since the last line about one
+        self._all_failures = 0  # handshakes
+        self._failures = 0  # those since the last line about one
         self._told = -NEVER
 
     async def run(self, every: float = LOOK) -> None:
@@ -98,8 +101,14 @@ class Certificates:
         ours = self.chain.trouble(self._clock.wall())
         return "; ".join(filter(None, (self._trouble, ours)))
 
+    def measure(self) -> Iterator[Sample]:
+        """Yield how handshakes do, and until when they can."""
+        yield HANDSHAKES_FAILED, (), self._all_failures
+        yield CERTIFICATE_END, (), self.chain.not_after
+
     def failed(self, error: OSError, address: str) -> None:
         """Log a failed handshake, or count it for the next line."""
+        self._all_failures += 1
         now = self._clock.monotonic()
         if now - self._told < _QUIET:
             self._failures += 1

@@ -8,12 +8,14 @@ client went away or a deadline passed (R32). Retries are the exchange's affair (
 RFC 9112 sections 6 and 9. httptools can't be told that a request was a HEAD: such an
 answer is ended here when its head ends, and its parser is not used again.
 
-Imports: gateway.clock, gateway.config.settings, gateway.wire.framing; httptools.
+Imports: gateway.clock, gateway.config.settings, gateway.observe.metrics,
+gateway.wire; httptools.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 import httptools
@@ -21,6 +23,7 @@ import httptools
 from gateway.clock import Clock
 from gateway.config.settings import Upstream
 from gateway.model import Headers
+from gateway.observe.metrics import UPSTREAM_CONNECTIONS, Sample
 from gateway.wire.framing import Body, check_response
 from gateway.wire.problems import UpstreamFailure
 
@@ -526,6 +529,13 @@ class Pool:
             return
         connection.deadline = now + self._keep_alive
         idle.append(connection)
+
+    def measure(self) -> Iterator[Sample]:
+        """Yield how many connections there are, by what they do."""
+        name, idle = self.upstream.name, len(self._idle)
+        yield UPSTREAM_CONNECTIONS, (name, "idle"), idle
+        yield UPSTREAM_CONNECTIONS, (name, "lent"), len(self.connections) - idle
+        yield UPSTREAM_CONNECTIONS, (name, "connecting"), self._connecting
 
     def learn(self, data: bytes, known: KnownAnswer) -> None:
         """Keep what the head of *data*, which is one whole answer, was read as."""

@@ -6,17 +6,23 @@ kept; a refusal never is, and what depends on the route and on the moment is ask
 on every hit (R50, R65). Bounded in entries and in bytes; the least recently used go
 first, and among them at once those that have expired.
 
-Imports: gateway.model.
+Imports: gateway.model, gateway.observe.metrics.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 
 from gateway.model import CredentialKind, Principal, VerificationKey
+from gateway.observe.metrics import (
+    VERIFIED,
+    VERIFIED_BYTES,
+    VERIFIED_LOOKUPS,
+    Sample,
+)
 
 MAX_ENTRIES = 100_000
 MAX_BYTES = 256 * 1024 * 1024
@@ -56,6 +62,8 @@ class VerifiedTokens:
         self._max_bytes = max_bytes
         self._now = now
         self.bytes = 0  # as estimated
+        self._hits = 0
+        self._misses = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,7 +73,9 @@ class VerifiedTokens:
         digest = _digest(kind, token)
         entry = self._entries.get(digest)
         if entry is None:
+            self._misses += 1
             return None
+        self._hits += 1
         self._entries.move_to_end(digest)
         return entry[0]
 
@@ -87,6 +97,13 @@ class VerifiedTokens:
         self._sweep()
         while len(self._entries) > self._max_entries or self.bytes > self._max_bytes:
             self.bytes -= self._entries.popitem(last=False)[1][1]
+
+    def measure(self) -> Iterator[Sample]:
+        """Yield what is remembered, and how often that has helped."""
+        yield VERIFIED, (), len(self._entries)
+        yield VERIFIED_BYTES, (), self.bytes
+        yield VERIFIED_LOOKUPS, ("hit",), self._hits
+        yield VERIFIED_LOOKUPS, ("miss",), self._misses
 
     def drop_issuer(self, name: str) -> None:
         """Forget every token of the issuer *name*."""

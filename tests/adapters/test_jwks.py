@@ -326,6 +326,38 @@ async def test_the_last_good_keys_are_kept(provider: Provider, row: str) -> None
         assert client.health("corp") is None
 
 
+async def test_age_and_failures_can_be_watched(provider: Provider) -> None:
+    """An age that grows, and failures, tell of a source that is away."""
+    ticks = Ticks()
+    own = issuer(name="own", pem=OLD.pem)
+
+    def measured() -> dict[tuple[str, ...], float]:
+        return {
+            (family.name, *labels): value for family, labels, value in client.measure()
+        }
+
+    async with client_of(issuer(provider.url), own, ticks=ticks) as client:
+        # No age where nothing was ever loaded, nor of keys that are configured.
+        assert measured() == {
+            ("gateway_jwks_keys", "corp"): 0,
+            ("gateway_jwks_refreshes_total", "corp", "loaded"): 0,
+            ("gateway_jwks_refreshes_total", "corp", "failed"): 0,
+            ("gateway_jwks_keys", "own"): 1,
+        }
+        await client.start()
+        provider.answers["/jwks"] = answer(b"", "500 No")
+        ticks.now += 600
+        await client.start()
+
+        assert measured() == {
+            ("gateway_jwks_keys", "corp"): 1,
+            ("gateway_jwks_age_seconds", "corp"): 600,
+            ("gateway_jwks_refreshes_total", "corp", "loaded"): 1,
+            ("gateway_jwks_refreshes_total", "corp", "failed"): 1,
+            ("gateway_jwks_keys", "own"): 1,
+        }
+
+
 async def test_a_source_that_is_away_is_asked_once_a_second() -> None:
     """While nothing was ever loaded; those between are told at once."""
     ticks, provider = Ticks(), Provider()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.settings import Address, Server
+from gateway.observe.metrics import CONNECTIONS_REFUSED
 from gateway.proxy.server import AT_ONCE, DataPort
 from gateway.proxy.sockets import bind
 from tests.backends import dribbling, echoing, running, silent
@@ -171,7 +172,7 @@ async def test_one_address_has_a_cap_unless_it_is_ours() -> None:
     proxies = (ip_network("10.0.0.0/8"),)
     server = Server(max_connections_per_peer=2, trusted_proxies=proxies)
     async with running(echoing) as backend, gate_to(backend, server=server) as bench:
-        port = bench.port
+        port, refused = bench.port, 0
         for address, admitted in (
             ("192.0.2.1", 2),
             ("::ffff:192.0.2.7", 2),
@@ -185,10 +186,46 @@ async def test_one_address_has_a_cap_unless_it_is_ours() -> None:
             assert sum(peer is not None for peer in got) == admitted, address
             for front in fronts:
                 port.left(front)
+            refused += 9 - admitted
+            assert (CONNECTIONS_REFUSED, (), refused) in port.measure()
             # Room is given back whole.
             again = port.admit(fronts[0], Transport(address))
             assert again is not None
             port.left(fronts[0])
+
+
+async def test_it_says_what_is_open_and_in_use() -> None:
+    """A request in hand is one, an idle connection is none; both are open."""
+    server = Server(max_connections=3)
+    async with running(silent) as backend, gate_to(backend, server=server) as bench:
+        idle = await bench.caller()
+        assert (await idle.call(request(b"/denied"))).status == 401
+        busy = [await bench.caller() for _ in range(2)]
+        for caller in busy:
+            await caller.send(request(b"/busy"))
+        await bench.seen(3)
+        assert await (await bench.caller()).rest() == b""
+        while bench.port.pools["backend"]._connecting:
+            await asyncio.sleep(0.001)
+
+        measured = {
+            (family.name, *labels): value
+            for family, labels, value in bench.port.measure()
+        }
+
+    assert measured == {
+        ("http_server_active_requests",): 2,
+        ("gateway_connections", "active"): 2,
+        ("gateway_connections", "idle"): 1,
+        ("gateway_connections", "handshake"): 0,
+        ("gateway_connections_refused_total",): 1,
+        ("gateway_upstream_connections", "nowhere", "idle"): 0,
+        ("gateway_upstream_connections", "nowhere", "lent"): 0,
+        ("gateway_upstream_connections", "nowhere", "connecting"): 0,
+        ("gateway_upstream_connections", "backend", "idle"): 0,
+        ("gateway_upstream_connections", "backend", "lent"): 2,
+        ("gateway_upstream_connections", "backend", "connecting"): 0,
+    }
 
 
 async def test_a_household_has_one_cap() -> None:

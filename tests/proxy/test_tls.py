@@ -17,6 +17,7 @@ import pytest
 
 from gateway.clock import Clock
 from gateway.config.settings import Address, Server, Tls
+from gateway.observe.metrics import CERTIFICATE_END, HANDSHAKES_FAILED
 from gateway.proxy.tls import Certificates, Listener
 from gateway.tokens.certificates import SOON, thumbprint
 from tests.backends import Connection, answer, echoing, running
@@ -271,6 +272,11 @@ async def test_failed_handshakes_are_logged_but_not_each(
         assert caplog.messages[-1].endswith(
             "with - failed: TimeoutError (4 more before)"
         )
+        end = OURS.certificate.not_valid_after_utc.timestamp()
+        assert list(tls.measure()) == [
+            (HANDSHAKES_FAILED, (), 6),
+            (CERTIFICATE_END, (), end),
+        ]
 
 
 async def test_whoever_never_shakes_hands_counts(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Principal, VerificationKey
+from gateway.observe.metrics import VERIFIED, VERIFIED_BYTES, VERIFIED_LOOKUPS
 from gateway.tokens.cache import BYTES_PER_CHARACTER, ENTRY_BYTES, VerifiedTokens
 
 ALICE = Principal("user", "corp", "alice", expires_at=2_000.0, leeway=30.0)
@@ -163,3 +164,18 @@ def test_the_bounds_hold_whatever_happens(
 
     cache.drop_issuer("corp")
     assert (len(cache), cache.bytes) == (0, 0)
+
+
+def test_it_says_how_often_it_has_helped() -> None:
+    """A token that is not known is a miss each time, until it is kept."""
+    cache = VerifiedTokens()
+    assert known(cache, "a.b.c", "a.b.c") == []
+    cache.put("bearer", "a.b.c", ALICE)
+    assert known(cache, "a.b.c", "a.b.c", "a.b.c")
+
+    assert list(cache.measure()) == [
+        (VERIFIED, (), 1),
+        (VERIFIED_BYTES, (), cache.bytes),
+        (VERIFIED_LOOKUPS, ("hit",), 3),
+        (VERIFIED_LOOKUPS, ("miss",), 2),
+    ]
