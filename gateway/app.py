@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,20 @@ from gateway.model import (
     Need,
     Permit,
     RequestHead,
+    RevocationNeeded,
+    Unavailable,
 )
+from gateway.observe import process
 from gateway.observe.access import Entry, to_json, unlogged
+from gateway.observe.metrics import (
+    CONFIG,
+    LOG_LOST,
+    STORE_UP,
+    Metrics,
+    Sample,
+    Snapshot,
+    render,
+)
 from gateway.observe.token_hash import TokenHash
 from gateway.observe.writer import LogWriter
 from gateway.ports import private_directory, small_ports
@@ -67,6 +80,8 @@ logger = logging.getLogger("gateway")
 CLOCK = Clock(wall=time.time, monotonic=time.monotonic)  # noqa: TID251  (here alone)
 
 Log = Callable[[Entry], None]
+# What of each need is asked for, as the metrics say it.
+NEEDS: Mapping[type[Need], str] = {KeyNeeded: "key", RevocationNeeded: "revocation"}
 
 
 class Background:
@@ -102,6 +117,7 @@ class Engine:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         token_key: Of the log's names for tokens; None: one of its own.
+        metrics: Of the process, which outlive a generation; None: its own.
     """
 
     def __init__(
@@ -111,8 +127,10 @@ class Engine:
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
         token_key: bytes | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         settings, policy = loaded.settings, loaded.policy
+        self.metrics = metrics or Metrics()
         self.settings = settings
         self.policy = policy
         self.clock = clock
@@ -178,9 +196,26 @@ class Engine:
         Raises:
             Unavailable: Whoever knows did not answer.
         """
+        name, began = NEEDS[type(need)], self.clock.monotonic()
+        try:
+            known = await self._ask(need)
+        except Unavailable:
+            self.metrics.asked(name, self.clock.monotonic() - began, answered=False)
+            raise
+        self.metrics.asked(name, self.clock.monotonic() - began, answered=True)
+        return known
+
+    async def _ask(self, need: Need) -> Any:
         if isinstance(need, KeyNeeded):
             return await self.keys.fetch(need)
         return await self.store.check(need.principal)
+
+    def measure(self) -> Iterator[Sample]:
+        """Yield what is known of our own parts, without asking anybody now."""
+        yield CONFIG, (self.generation,), 1
+        yield STORE_UP, (), self.store.health() is None
+        yield from self.keys.measure()
+        yield from self.verified.measure()
 
     async def decide(self, head: RequestHead, now: float) -> Permit | Denial:
         """Decide *head* as of *now*, waiting for what has to be waited for."""
@@ -319,6 +354,7 @@ class Worker:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         token_key: Of the log's names for tokens; None: one of its own.
+        metrics: Of the process, which outlive a generation; None: its own.
 
     Raises:
         ValueError: A key that signs can't be used.
@@ -332,10 +368,15 @@ class Worker:
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
         token_key: bytes | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.settings = loaded.settings
-        self.engine = Engine(loaded, clock=clock, store=store, token_key=token_key)
-        self._log = log if loaded.settings.log_access else unlogged
+        self.engine = Engine(
+            loaded, clock=clock, store=store, token_key=token_key, metrics=metrics
+        )
+        self._log = self.engine.metrics.counting(
+            log if loaded.settings.log_access else unlogged
+        )
         self._closing = contextlib.AsyncExitStack()
         self.port: DataPort | None = None
         self._certificates: Certificates | None = None
@@ -379,6 +420,24 @@ class Worker:
             found.append(Check("TLS certificate", self._certificates.health()))
         return found
 
+    def measure(self) -> Iterator[Sample]:
+        """Yield how our parts are."""
+        yield from self.engine.measure()
+        if self.port is not None:
+            yield from self.port.measure()
+        if self._certificates is not None:
+            yield from self._certificates.measure()
+
+    def snapshot(self, lost: Mapping[str, int]) -> Snapshot:
+        """Return what this process, whose only worker this is, has counted.
+
+        Args:
+            lost: Lines, by the log's name.
+        """
+        return self.engine.metrics.snapshot(
+            itertools.chain(self.measure(), _of_the_process(lost))
+        )
+
     def drain(self) -> None:
         """Go on serving, and tell clients to come back on another connection."""
         if self.port is not None:
@@ -412,6 +471,7 @@ class Gateway:
         log: Takes an entry for each request.
         clock: For claims and for durations.
         reread: Loads the configuration again. Raises ConfigError.
+        lost: Says how many lines were lost, by the log's name.
 
     Raises:
         ValueError: A key that signs can't be used.
@@ -424,9 +484,12 @@ class Gateway:
         *,
         clock: Clock = CLOCK,
         reread: Callable[[], Loaded] | None = None,
+        lost: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
+        self.metrics = Metrics()
         self._settings = loaded.settings
         self._log = log
+        self._lost = lost
         self._clock = clock
         self._reread = reread or (lambda: loaded)
         self._token_key = secrets.token_bytes(32)
@@ -472,6 +535,7 @@ class Gateway:
                 checks=self.checks,
                 revoke=self.revoke,
                 issuers=lambda: frozenset(self.engine.settings.issuers),
+                snapshots=self.snapshots,
             )
         )
         await self._start(self.worker)
@@ -481,6 +545,17 @@ class Gateway:
         """Say how our dependencies are, and whether we are about to go."""
         found = checks_of_life(self._refused, is_draining=self._is_draining)
         return [*found, *self.worker.checks()]
+
+    async def snapshots(self) -> list[Snapshot]:
+        """Return what each process has counted: this one."""
+        ports = [each.port for each in self._retiring if each.port is not None]
+        samples = itertools.chain(
+            self.worker.measure(),
+            # Who retires still has connections.
+            *(each.measure() for each in ports),
+            _of_the_process(self._lost()),
+        )
+        return [self.metrics.snapshot(samples)]
 
     async def revoke(self, order: RevocationOrder) -> float:
         """Carry *order* out; see Engine.revoke."""
@@ -560,6 +635,7 @@ class Gateway:
             clock=self._clock,
             store=store,
             token_key=self._token_key,
+            metrics=self.metrics,
         )
 
     async def _start(self, worker: Worker) -> None:
@@ -579,6 +655,7 @@ async def serve(
     *,
     on_ready: Callable[[Gateway], None] = lambda _: None,
     reread: Callable[[], Loaded] | None = None,
+    lost: Callable[[], Mapping[str, int]] = dict,
 ) -> None:
     """Run a gateway until SIGTERM or SIGINT; a second one ends it at once.
 
@@ -587,7 +664,7 @@ async def serve(
         ValueError: A key or a certificate can't be used.
     """
     signals = Signals()
-    gateway = Gateway(loaded, log, reread=reread)
+    gateway = Gateway(loaded, log, reread=reread, lost=lost)
     try:
         if await unless(signals.stop, gateway.start()):
             on_ready(gateway)
@@ -629,16 +706,28 @@ class GatewayMiddleware(Guard[Engine]):
         if log is None:
             is_on = loaded.settings.log_access
             log = LogWriter(sys.stdout.fileno(), to_json).put if is_on else unlogged
+        metrics = Metrics()
         super().__init__(
             app,
-            make_engine=lambda: Engine(loaded),
+            make_engine=lambda: Engine(loaded, metrics=metrics),
             own=own_endpoints(
                 lambda: self.engine.key_set()  # noqa: PLW0108  (each lifespan has one)
             ),
             service=service,
-            log=log,
+            log=metrics.counting(log),
             random=secrets.token_bytes,
         )
+
+    def metrics(self) -> str:
+        """Return what was counted, for a /metrics of the application's own."""
+        samples = itertools.chain(self.engine.measure(), process.measure())
+        return "".join(render([self.engine.metrics.snapshot(samples)]))
+
+
+def _of_the_process(lost: Mapping[str, int]) -> Iterator[Sample]:
+    for log, lines in lost.items():
+        yield LOG_LOST, (log,), lines
+    yield from process.measure()
 
 
 def _rules(issuer: Issuer) -> IssuerRules:

@@ -3,7 +3,8 @@
 Whoever has them, a process that serves by itself or the supervisor of several, gives
 the answers.
 
-Imports: gateway.asgi, gateway.config.settings, gateway.model, gateway.proxy, starlette.
+Imports: gateway.asgi, gateway.config.settings, gateway.model, gateway.observe,
+gateway.proxy, starlette.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.asgi.admin import RevocationOrder, admin
 from gateway.asgi.probes import Check, probes
 from gateway.asgi.servers import SmallServer
 from gateway.config.settings import Admin, Settings
+from gateway.observe.metrics import Snapshot
 from gateway.proxy.sockets import bind
 from gateway.signals import Spawn
 
@@ -33,6 +35,7 @@ async def small_ports(
     checks: Callable[[], Sequence[Check]],
     revoke: Callable[[RevocationOrder], Awaitable[float]],
     issuers: Callable[[], frozenset[str]],
+    snapshots: Callable[[], Awaitable[Sequence[Snapshot]]],
 ) -> AsyncIterator[None]:
     """Open the ports that *settings* names; close them at the end.
 
@@ -47,7 +50,7 @@ async def small_ports(
             closing.push_async_callback(server.stop)
 
         if settings.probes is not None:
-            await serve(probes(started, checks), bind(settings.probes))
+            await serve(probes(started, checks, snapshots), bind(settings.probes))
         if settings.admin is not None:
             listen, token = settings.admin.listen, settings.admin.token
             await serve(admin(revoke, issuers, token), bind(listen))

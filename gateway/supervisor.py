@@ -13,8 +13,8 @@ a successor serves at once, and workers share the memory that they don't write.
 A single worker needs none of this and runs in the process that was started.
 
 Imports: gateway.app, gateway.asgi, gateway.channel, gateway.config.load,
-gateway.config.settings, gateway.model, gateway.ports, gateway.proxy, gateway.reload,
-gateway.signals, gateway.worker.
+gateway.config.settings, gateway.model, gateway.observe, gateway.ports, gateway.proxy,
+gateway.reload, gateway.signals, gateway.worker.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
 from gateway.config.settings import Address
 from gateway.model import Unavailable
+from gateway.observe.metrics import Snapshot, lasting, load, merge
 from gateway.ports import private_directory, small_ports
 from gateway.proxy.sockets import bind_each, remove
 from gateway.reload import checks_of_life, read_again, tell, worse
@@ -91,6 +92,7 @@ class Child:
     checks: list[Check] = field(default_factory=list)
     is_wrong: bool = False  # it can't start by this configuration
     channel: Channel | None = None  # once `line` is one
+    measured: Snapshot = field(default_factory=dict)  # when it was asked last
     _unsaid: list[tuple[str, bytes]] = field(default_factory=list)
 
     @property
@@ -157,7 +159,6 @@ def supervise(
     *,
     reread: Callable[[], Loaded],
     on_ready: Callable[[Supervisor], None] = lambda _: None,
-    snapshot: Callable[[], bytes] = lambda: b"",
     kept: Sequence[int] = (),
 ) -> None:
     """Run *workers* worker processes until SIGTERM or SIGINT; a second one kills them.
@@ -168,7 +169,6 @@ def supervise(
         logs: Open in this process; closed around each fork, and opened in each worker.
         reread: Loads the configuration again. Raises ConfigError.
         on_ready: Called when all of them accept connections.
-        snapshot: Called in a worker that is asked what it has measured.
         kept: Descriptors that a worker needs beside its sockets.
 
     Raises:
@@ -176,7 +176,7 @@ def supervise(
         ValueError: A key or a certificate can't be used.
     """
     with asyncio.Runner() as runner:
-        supervisor = Supervisor(loaded, workers, logs, reread, snapshot, kept)
+        supervisor = Supervisor(loaded, workers, logs, reread, kept)
         life = runner.get_loop().create_task(supervisor.run(on_ready))
         try:
             while wanted := runner.run(supervisor.next_wanted(life)):
@@ -194,7 +194,6 @@ class Supervisor:
         workers: How many.
         logs: Of every process.
         reread: Loads the configuration again. Raises ConfigError.
-        snapshot: What a worker has measured.
         kept: Descriptors that a worker needs beside its sockets.
     """
 
@@ -204,7 +203,6 @@ class Supervisor:
         workers: int,
         logs: Logs,
         reread: Callable[[], Loaded],
-        snapshot: Callable[[], bytes],
         kept: Sequence[int],
     ) -> None:
         self.loaded = loaded
@@ -212,13 +210,13 @@ class Supervisor:
         self._workers = workers
         self._logs = logs
         self._reread = reread
-        self._snapshot = snapshot
         self._kept = kept
         # Made once: what differs between workers would show which one had answered.
         self._token_key = secrets.token_bytes(32)
         self._children: set[Child] = set()
         self._wanted: asyncio.Queue[_Wanted] = asyncio.Queue()
         self._background = Background()
+        self._ended: Snapshot = {}  # what workers that are no more have counted
         self._has_started = self._is_draining = False
         self._refused = ""  # why the configuration last read is not in force
 
@@ -300,6 +298,7 @@ class Supervisor:
                     checks=self.checks,
                     revoke=self.revoke,
                     issuers=lambda: frozenset(self.loaded.settings.issuers),
+                    snapshots=self.snapshots,
                 )
             )
             closing.push_async_callback(self._all_gone)
@@ -389,7 +388,6 @@ class Supervisor:
             self._private,
             self._token_key,
             self._logs,
-            self._snapshot,
             self._kept,
         )
         child: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
@@ -403,6 +401,8 @@ class Supervisor:
                 why = json.loads(said)
                 child.is_wrong = why["config"]
                 child.settle(why["why"])
+            elif name == "measured":
+                child.measured = load(said)
             else:
                 child.checks = reported(said)
                 child.settle("")
@@ -426,6 +426,7 @@ class Supervisor:
             if code and not self._is_draining:
                 logger.warning("process %d ended with %d", pid, code)
             child.settle("it died")
+            self._ended = merge([self._ended, lasting(child.measured)])
             for left in self._private.glob(f"own.{pid}.*.sock"):
                 left.unlink(missing_ok=True)
 
@@ -572,15 +573,27 @@ class Supervisor:
             return float(told["until"])
         raise Unavailable("every worker")
 
-    async def snapshots(self) -> list[bytes]:
-        """Return what each worker has measured; who does not answer is left out."""
-        asked = [
-            child.ask("snapshot", within=SNAPSHOT_LIMIT)
-            for child in self._children
-            if child.serves
-        ]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [each for each in answers if isinstance(each, bytes)]
+    async def snapshots(self) -> list[Snapshot]:
+        """Return what each process has counted, those that are no more together.
+
+        Of one that does not answer it is what it has said before, and nothing of how it
+        is now. What one that was killed counted after that is lost.
+        """
+        asked = [child for child in self._children if child.serves]
+        answers = await asyncio.gather(
+            *(child.ask("snapshot", within=SNAPSHOT_LIMIT) for child in asked),
+            return_exceptions=True,
+        )
+        found = []
+        for child, answer in zip(asked, answers, strict=True):
+            if child.gone.is_set():  # its counts are among those of the ended
+                continue
+            if isinstance(answer, bytes):
+                child.measured = load(answer)
+                found.append(child.measured)
+            else:
+                found.append(lasting(child.measured))
+        return [self._ended, *found]
 
 
 def merged(reports: Sequence[Sequence[Check]]) -> list[Check]:

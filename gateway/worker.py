@@ -18,7 +18,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -31,6 +31,7 @@ from gateway.asgi.probes import Check
 from gateway.channel import Channel
 from gateway.config.load import Loaded
 from gateway.model import Unavailable
+from gateway.observe.metrics import dump
 from gateway.signals import unless
 
 logger = logging.getLogger("gateway")
@@ -52,6 +53,10 @@ class Logs(Protocol):
         """Write what waits, and end every thread."""
         ...
 
+    def lost(self) -> Mapping[str, int]:
+        """Return how many lines never got out, by the log's name."""
+        ...
+
     @property
     def put(self) -> Log: ...
 
@@ -65,7 +70,6 @@ class Birth:
     private: Path  # the directory for sockets to ourselves
     token_key: bytes  # one for all, or a token would have a name in each log
     logs: Logs
-    snapshot: Callable[[], bytes]  # what it has measured, for the supervisor
     kept: Sequence[int] = ()  # further descriptors that stay open
 
 
@@ -131,6 +135,10 @@ class Process:
                 channel.tell("ready", report(worker.checks()))
                 await unless(self._asked_to_go, self._report(channel, worker))
                 await worker.retire(*self._times)
+                # What it has counted is not to vanish with it.
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    said = self._measured(worker)
+                    await channel.ask("measured", said, within=LAST_WORDS)
         except (OSError, ValueError) as error:
             is_config = isinstance(error, ValueError)
             said = json.dumps({"config": is_config, "why": str(error)}).encode()
@@ -150,11 +158,14 @@ class Process:
             self._asked_to_go.set()
         elif name == "drain" and worker is not None:
             worker.drain()
-        elif name == "snapshot":
-            return self._birth.snapshot()
+        elif name == "snapshot" and worker is not None:
+            return self._measured(worker)
         elif name == "revoke" and worker is not None:
             return await _revoke(worker, RevocationOrder(**json.loads(said)))
         return b""
+
+    def _measured(self, worker: Worker) -> bytes:
+        return dump(worker.snapshot(self._birth.logs.lost()))
 
     async def _report(self, channel: Channel, worker: Worker) -> None:
         while True:

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import contextlib
 import logging
 import os
 import signal
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock, patch
 
 import httpx2
 import jwt
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.app import Background, Engine, Gateway, serve
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.config.settings import Address
 from gateway.identity.keys import new_key_pem
+from gateway.model import Fingerprints, KeyNeeded, RevocationNeeded, Unavailable
+from gateway.observe.metrics import NEEDS
 from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
+from tests.fakes import ALICE
 from tests.redis_server import free_port
-from tests.site import Site, url
+from tests.site import Site, raw, url
 
 ORDERS = "/api/orders/customers/c-1/orders"
+FILE = "/api/orders/files/a"
+KNOWN = replace(ALICE, fingerprints=Fingerprints(b"t", None, b"s", None))
 
 
 async def test_a_request_passes_the_whole_house(tmp_path: Path) -> None:
@@ -193,6 +202,82 @@ def test_of_several_keys_the_newest_signs_and_all_are_published(
     engine = Engine(site.load())
 
     assert engine.key_set().count(b'"kid"') == 2
+
+
+async def scraped(port: int) -> dict[str, dict[tuple[str, ...], float]]:
+    """Return what Prometheus reads: by name and label values, buckets left out."""
+    async with httpx2.AsyncClient() as http:
+        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for metric in text_string_to_metric_families(text):
+        for sample in metric.samples:
+            if "le" not in sample.labels:
+                labels = tuple(sample.labels.values())
+                found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+async def test_every_request_is_counted_on_the_probes_port(tmp_path: Path) -> None:
+    """Permitted, refused, malformed, or failed by its upstream; as it was logged."""
+    port = free_port()
+    async with contextlib.AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(running(echoing))
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        site.more = f'[probes]\nlisten = "127.0.0.1:{port}"'
+        alice = site.bearer("c-1")
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+            await http.get(url(gateway) + ORDERS, headers=alice)
+            await http.get(url(gateway) + ORDERS, headers=alice)
+            await http.get(url(gateway) + ORDERS)
+            await raw(gateway, b"GET  /x HTTP/1.1\r\nhost: a\r\n\r\n")
+            await stack.aclose()
+            await http.get(url(gateway) + FILE, headers=alice)
+            gateway._lost = lambda: {"access": 3}
+            found = await scraped(port)
+
+    assert found["http_server_request_duration_seconds_count"] == {
+        ("GET", "orders.list", "200"): 2,
+        ("GET", "orders.file", "502"): 1,
+        ("GET", "orders.list", "401"): 1,
+        ("_OTHER", "", "400"): 1,
+    }
+    assert found["gateway_decisions_total"] == {
+        ("permit", ""): 2,
+        ("permit", "upstream.refused"): 1,
+        ("deny", "credential.missing"): 1,
+        ("deny", "request.malformed"): 1,
+    }
+    assert found["gateway_upstream_failures_total"] == {("orders", "refused"): 1}
+    assert found["http_client_request_duration_seconds_count"] == {("orders", "200"): 2}
+    assert found["gateway_verified_token_lookups_total"] == {("hit",): 2, ("miss",): 1}
+    assert found["gateway_revocation_store_up"] == {(): 1}
+    assert found["gateway_log_lines_lost_total"] == {("access",): 3}
+    assert found["gateway_config_info"] == {(gateway.engine.generation,): 1}
+    assert found["gateway_jwks_keys"] == {("corp",): 1}
+    assert found["process_open_fds"][()] > 3
+
+
+async def test_what_the_store_is_asked_is_counted(tmp_path: Path) -> None:
+    """Checks that were answered, and those that met an outage (R60)."""
+    outages = {("revocation", "unavailable"): 2.0}
+    engine = Engine(Site(tmp_path, store="redis://127.0.0.1:9/0").load())
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await engine.answer(RevocationNeeded(KNOWN))
+    needs = engine.metrics.snapshot()[NEEDS.name]
+    assert {labels: sum(series[:-1]) for labels, series in needs.items()} == outages
+
+    with patch.object(engine.store, "check", AsyncMock(return_value=False)):
+        assert await engine.answer(RevocationNeeded(KNOWN)) is False
+    with patch.object(engine.keys, "fetch", AsyncMock(return_value=None)):
+        await engine.answer(KeyNeeded("corp", "k", "ES256"))
+    await engine.aclose()
+    needs = engine.metrics.snapshot()[NEEDS.name]
+    assert {labels: sum(series[:-1]) for labels, series in needs.items()} == {
+        **outages,
+        ("revocation", "answered"): 1,
+        ("key", "answered"): 1,
+    }
 
 
 async def test_background_work_fails_alone(caplog: pytest.LogCaptureFixture) -> None:

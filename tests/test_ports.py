@@ -13,9 +13,14 @@ from gateway.app import Background
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.probes import Check
 from gateway.config.settings import Address, Admin
+from gateway.observe.metrics import CONFIG, Snapshot
 from gateway.ports import private_directory, small_ports
 from tests.redis_server import free_port
 from tests.site import Site
+
+
+async def snapshots() -> list[Snapshot]:
+    return [{CONFIG.name: {("g1",): [1.0]}}]
 
 
 async def revoke(order: RevocationOrder) -> float:
@@ -36,15 +41,18 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
             checks=lambda: [Check("x", "away", fatal=True)],
             revoke=revoke,
             issuers=lambda: frozenset({"corp"}),
+            snapshots=snapshots,
         ),
         httpx2.AsyncClient(trust_env=False) as http,
         httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(path))) as admin,
     ):
         ready = await http.get(f"http://{probes}/readyz?verbose")
+        counted = await http.get(f"http://{probes}/metrics")
         done = await admin.post("http://a/-/revocations", json={"sub": "c-1"})
 
     assert (ready.status_code, done.json()["until"]) == (503, 7.0)
     assert "[-] x: away" in ready.text
+    assert 'gateway_config_info{generation="g1"} 1' in counted.text
     assert not path.exists()
     await background.aclose()
 
@@ -66,6 +74,7 @@ async def test_what_can_t_be_opened_closes_the_rest(tmp_path: Path) -> None:
             checks=list,
             revoke=revoke,
             issuers=frozenset,
+            snapshots=snapshots,
         ):
             raise AssertionError
     async with httpx2.AsyncClient(trust_env=False) as http:

@@ -19,6 +19,7 @@ from gateway.app import Background, Log
 from gateway.asgi.probes import Check
 from gateway.channel import Channel
 from gateway.observe.access import Entry
+from gateway.observe.metrics import CONNECTIONS, LOG_LOST, load
 from gateway.proxy.sockets import bind_all
 from gateway.worker import Birth, Process, report, reported
 from tests.site import Site
@@ -46,6 +47,9 @@ class Kept:
 
     def close(self) -> None:
         raise AssertionError
+
+    def lost(self) -> dict[str, int]:
+        return {"access": 3}
 
     @property
     def put(self) -> Log:
@@ -79,9 +83,7 @@ async def worker(site: Site) -> AsyncIterator[Line]:
     """Run the worker's side of a line in this process."""
     loaded = site.load()
     sockets = bind_all(loaded.settings.server.listen)
-    birth = Birth(
-        loaded, sockets, site.directory, b"k" * 32, Kept(), lambda: b"measured"
-    )
+    birth = Birth(loaded, sockets, site.directory, b"k" * 32, Kept())
     background = Background()
     ours, theirs = socket.socketpair()
     running = background.spawn(Process(birth).run(theirs))
@@ -123,7 +125,9 @@ async def test_it_says_when_it_serves_and_answers_what_it_is_asked(
         await line.hears("report")
 
         ask = line.channel.ask
-        assert await ask("snapshot", within=5) == b"measured"
+        measured = load(await ask("snapshot", within=5))
+        assert measured[LOG_LOST.name] == {("access",): [3.0]}
+        assert measured[CONNECTIONS.name]
         order = {"issuer": "corp", "kind": "token", "value": "t-1"}
         done = json.loads(await ask("revoke", json.dumps(order).encode(), within=5))
         assert done["until"] > 0
@@ -155,6 +159,9 @@ async def test_it_ends_when_told_to_and_when_nobody_is_there_to_tell(
         if not orders:
             line.channel.close()
         await line.ended()
+        # Told to go, it leaves its counts; nobody is there to take them otherwise.
+        said = [name for name, _ in line.heard]
+        assert ("measured" in said) is bool(orders)
     assert list(tmp_path.glob("own.*.sock")) == []
 
 

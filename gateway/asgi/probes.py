@@ -1,21 +1,25 @@
-"""The probes port: /livez, /readyz and /startupz, and nothing else (R18, R102).
+"""The probes port: /livez, /readyz, /startupz and /metrics; nothing else (R18, R102).
 
 Liveness asks only whether this process still turns its loop: a Redis that is away
 must not restart every pod. Readiness fails only for what would make every request
-fail; all else it knows is in `/readyz?verbose`.
+fail; all else it knows is in `/readyz?verbose`. Of the metrics no label holds what a
+client chose (R98), so whoever may scrape them reads nothing about anybody.
 
-Imports: starlette.
+Imports: gateway.observe.metrics, starlette.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from gateway.observe.metrics import OPENMETRICS, TEXT, Snapshot, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +32,16 @@ class Check:
 
 
 def probes(
-    started: Callable[[], bool], checks: Callable[[], Sequence[Check]]
+    started: Callable[[], bool],
+    checks: Callable[[], Sequence[Check]],
+    snapshots: Callable[[], Awaitable[Sequence[Snapshot]]],
 ) -> Starlette:
     """Return the app of the probes port.
 
     Args:
         started: Whether the data port has accepted connections.
         checks: What is known of our dependencies, without asking them now.
+        snapshots: What every process has counted.
     """
 
     async def livez(_request: Request) -> Response:
@@ -56,13 +63,32 @@ def probes(
         lines.append("ready" if ready else "not ready")
         return _plain("\n".join(lines), ok=ready)
 
-    return Starlette(
+    async def metrics(request: Request) -> Response:
+        # Prometheus asks for the one it prefers by name.
+        is_open = "application/openmetrics-text" in request.headers.get("accept", "")
+        pieces = render(await snapshots(), openmetrics=is_open)
+        return StreamingResponse(
+            _by_turns(pieces),
+            headers={"content-type": OPENMETRICS if is_open else TEXT},
+        )
+
+    app = Starlette(
         routes=[
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/startupz", startupz),
+            Route("/metrics", metrics),
         ]
     )
+    app.router.redirect_slashes = False  # /metrics/ is nothing
+    return app
+
+
+async def _by_turns(pieces: Iterator[str]) -> AsyncIterator[str]:
+    """Pass *pieces* on; between two of them requests have their turn."""
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
 
 
 def _plain(text: str, *, ok: bool) -> Response:

@@ -91,11 +91,12 @@ class Streams:
         self._turns = turns or (nullcontext(), nullcontext())
         self._writers: list[LogWriter[Entry] | LogWriter[bytes]] = []
         self._requests: LogWriter[Entry] | None = None
+        self._others: LogWriter[bytes] | None = None
 
     def open(self, *, requests: bool) -> None:
         """Start what writes them; *requests*: those of requests too."""
         for_requests, for_others = self._turns
-        others = LogWriter[bytes](sys.stderr.fileno(), bytes, turn=for_others)
+        others = self._others = LogWriter[bytes](sys.stderr.fileno(), bytes, turn=for_others)
         install(LineHandler(others.put, json_lines=self._json_lines))
         self._writers.append(others)
         if requests:
@@ -108,6 +109,13 @@ class Streams:
         """Write what waits, and end every thread."""
         while self._writers:
             self._writers.pop().close()
+
+    def lost(self) -> dict[str, int]:
+        """Return how many lines never got out, by the log's name."""
+        found = {"other": self._others.lost} if self._others is not None else {}
+        if self._requests is not None:
+            found["access"] = self._requests.lost
+        return found
 
     @property
     def put(self) -> Callable[[Entry], None]:
@@ -151,8 +159,15 @@ def run(
             )
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                serving = serve(loaded, streams.put, on_ready=on_ready, reread=reread)
-                runner.run(serving)
+                runner.run(
+                    serve(
+                        loaded,
+                        streams.put,
+                        on_ready=on_ready,
+                        reread=reread,
+                        lost=streams.lost,
+                    )
+                )
     except ValueError as error:  # a key file that holds no such key
         failure, status = str(error), EXIT_CONFIG
     except OSError as error:

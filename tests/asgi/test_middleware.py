@@ -206,6 +206,28 @@ async def test_its_own_log_is_the_access_log(
     assert len(written) == lines
 
 
+async def test_what_it_has_counted_is_for_the_application_to_show(
+    tmp_path: Path,
+) -> None:
+    """Requests, refusals and our own parts, as on a gateway's probes port."""
+    made = guard(Site(tmp_path), App())
+    async with client(made) as http:
+        await http.get("/api/orders/status")
+        await http.get(ORDERS)
+        await http.get("/api/orders/nowhere?code=s3cret")
+
+    text = made.metrics()
+    assert 'gateway_decisions_total{decision="permit",reason=""} 1.0\n' in text
+    assert (
+        'http_server_request_duration_seconds_count{http_request_method="GET",'
+        'http_route="orders.list",http_response_status_code="401"} 1\n'
+    ) in text
+    assert f'gateway_config_info{{generation="{made.engine.generation}"}} 1.0' in text
+    assert "process_cpu_seconds_total" in text
+    assert "nowhere" not in text
+    assert "s3cret" not in text
+
+
 async def test_an_unknown_service_does_not_start(tmp_path: Path) -> None:
     """A misspelt name would refuse everything, quietly."""
     with pytest.raises(ValueError, match="known: orders"):

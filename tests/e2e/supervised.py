@@ -12,20 +12,29 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 from gateway import supervisor as module
+from gateway.app import Worker
 from gateway.cli.common import reading
 from gateway.cli.serve import Streams
 from gateway.observe.access import to_json
+from gateway.observe.metrics import MEMORY, Snapshot
 from gateway.supervisor import Supervisor, supervise
 
 tasks: list[asyncio.Task[None]] = []
 
 
+def measured(_worker: Worker, _lost: Mapping[str, int]) -> Snapshot:
+    return {MEMORY.name: {(str(os.getpid()),): [1.0]}}
+
+
 async def say(supervisor: Supervisor) -> None:
     while True:
-        answers = sorted(int(each) for each in await supervisor.snapshots())
+        found = [each.get(MEMORY.name, {}) for each in await supervisor.snapshots()]
+        answers = sorted(int(pid) for each in found for (pid,) in each)
         print(json.dumps(answers), flush=True)  # noqa: T201
         await asyncio.sleep(0.5)
 
@@ -39,12 +48,8 @@ if __name__ == "__main__":
     reread = reading([Path(sys.argv[1])])
     streams = Streams(to_json, json_lines=True)
     streams.open(requests=False)
-    supervise(
-        reread(),
-        int(sys.argv[2]),
-        streams,
-        reread=reread,
-        on_ready=on_ready,
-        snapshot=lambda: str(os.getpid()).encode(),
-    )
+    with patch.object(Worker, "snapshot", measured):
+        supervise(
+            reread(), int(sys.argv[2]), streams, reread=reread, on_ready=on_ready
+        )
     streams.close()

@@ -483,6 +483,7 @@ def tour(run: Run) -> None:
         b"/readyz?verbose&q=" + S.raw("query of a probe"),
         b"/x",
         b"/livez",
+        b"/metrics?q=" + S.raw("query of a scrape"),
     ):
         run.ask("own", closing(target, plain), site.probes)
 
