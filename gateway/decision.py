@@ -34,11 +34,13 @@ from gateway.model import (
     RevocationNeeded,
     Route,
     Steps,
+    TicketNeeded,
     Unavailable,
 )
 from gateway.policy.policy import Policy
 from gateway.tokens.accept import accept
-from gateway.wire.credential import extract
+from gateway.tokens.tickets import request_of
+from gateway.wire.credential import extract, without_ticket
 
 OWN = Route(
     id="self", service="", upstream=SELF, access="public", pass_credentials=True
@@ -158,6 +160,18 @@ class Decider:
 
         principal = None
         try:
+            if credential.kind == "ticket":
+                # It stands for the credential that it was given for, and that one goes
+                # the way of every other: a token that has expired or was revoked since
+                # is refused as if it had come itself.
+                head = without_ticket(head)
+                stood_for: Credential | None = yield TicketNeeded(
+                    credential.token, request_of(head)
+                )
+                if stood_for is None or stood_for.kind not in route.credentials:
+                    return _on(Denial(Reason.TICKET_INVALID), route)
+                credential = stood_for
+
             principal = self._verified.get(credential.kind, credential.token)
             if principal is None:
                 verdict = yield from self._authenticate(credential, now)

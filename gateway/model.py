@@ -21,7 +21,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 white space around them."""
 
 PrincipalKind = Literal["user", "service", "api_key", "anonymous"]
-CredentialKind = Literal["bearer"]
+CredentialKind = Literal["bearer", "ticket"]
 Access = Literal["public", "authenticated", "optional", "require"]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -53,6 +53,7 @@ class Reason(enum.StrEnum):
     CREDENTIAL_AMBIGUOUS = "credential.ambiguous"
     CREDENTIAL_IN_QUERY = "credential.in_query"
     CREDENTIAL_UNRECOGNISED = "credential.unrecognised"
+    TICKET_INVALID = "ticket.invalid"  # unknown, used, too old, or for another request
     # The token: authenticate
     TOKEN_MALFORMED = "token.malformed"  # noqa: S105
     ISSUER_UNTRUSTED = "token.issuer"
@@ -247,7 +248,19 @@ class RevocationNeeded:
     principal: Principal
 
 
-Need = KeyNeeded | RevocationNeeded
+@dataclass(frozen=True, slots=True)
+class TicketNeeded:
+    """Answered with the Credential that a ticket was given for, or None.
+
+    To ask is to use it up: nobody who asks again is answered. `request` is what it has
+    to have been given for, of gateway.tokens.tickets.
+    """
+
+    ticket: str = field(repr=False)
+    request: bytes
+
+
+Need = KeyNeeded | RevocationNeeded | TicketNeeded
 T = TypeVar("T")
 Steps = Generator[Need, Any, T]
 """A computation that yields what it needs to be told, and returns a T."""

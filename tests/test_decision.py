@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -11,6 +12,8 @@ from gateway.decision import OWN, Pending, finish
 from gateway.model import (
     ANONYMOUS,
     SELF,
+    Case,
+    Credential,
     Denial,
     Need,
     Permit,
@@ -20,6 +23,7 @@ from gateway.model import (
     RevocationNeeded,
     Route,
     Steps,
+    TicketNeeded,
     Unavailable,
 )
 from tests.fakes import ALICE, ORDERS, READ, Staff, bearer, head_of
@@ -355,3 +359,119 @@ async def test_what_needs_nothing_is_decided_without_waiting() -> None:
 
     assert isinstance(outcome, Permit)
     assert "store" not in staff.asked
+
+
+BY_TICKET = replace(ORDERS, credentials=frozenset({"bearer", "ticket"}), strip=1)
+WITH_TICKET = b"/orders/7?a=1&ticket=" + b"t" * 43
+
+
+class Clerk(Staff):
+    """A staff that knows what a ticket was given for, or who is away."""
+
+    stood_for: Credential | Unavailable | None = Credential("bearer", "good")
+
+    async def answer(self, need: Need) -> Any:
+        if not isinstance(need, TicketNeeded):
+            return await super().answer(need)
+        self.asked.append("tickets")
+        self.need = need
+        if isinstance(self.stood_for, Unavailable):
+            raise self.stood_for
+        return self.stood_for
+
+
+async def redeem(clerk: Clerk, target: bytes = WITH_TICKET) -> Permit | Denial:
+    """Decide a request that presents a ticket."""
+    return await clerk.decider().decide(head_of(target), NOW, clerk.answer)
+
+
+async def test_a_ticket_is_worth_what_it_was_given_for() -> None:
+    """All that follows is as if that had come itself, and the ticket has gone."""
+    clerk = Clerk(route=BY_TICKET, mirror=None)
+
+    permit = await redeem(clerk)
+
+    assert isinstance(permit, Permit)
+    assert permit.principal is ALICE
+    assert permit.target == b"/7?a=1"
+    assert clerk.need.request == b"GET\0api.example\0/orders/7?a=1"
+    assert clerk.need.ticket not in repr(clerk.need)
+    assert clerk.asked == [
+        *("match", "tickets", "authenticate", "mirror", "store", "granted")
+    ]
+    # The token is known now, the ticket never is.
+    assert list(clerk.known) == ["good"]
+
+
+async def test_a_rule_does_not_see_the_ticket() -> None:
+    """It judges the request as the backend will receive it."""
+    clerk = Clerk(route=BY_TICKET, granted_bits=0)
+    seen: list[RequestHead] = []
+
+    def authorize(case: Case) -> Steps[Denial | None]:
+        seen.append(case.head)
+        yield from ()
+        return None
+
+    with patch.object(clerk, "authorize", authorize):
+        assert isinstance(await redeem(clerk), Permit)
+
+    assert (seen[0].target, seen[0].query) == (b"/orders/7?a=1", b"a=1")
+
+
+@pytest.mark.parametrize(
+    ("clerk", "reason", "last"),
+    [
+        ({"stood_for": None}, Reason.TICKET_INVALID, "tickets"),
+        (
+            {"route": replace(BY_TICKET, credentials=frozenset({"ticket"}))},
+            Reason.TICKET_INVALID,
+            "tickets",
+        ),
+        (
+            {"principal": replace(ALICE, expires_at=999.0)},
+            Reason.TOKEN_EXPIRED,
+            "authenticate",
+        ),
+        ({"mirror": True}, Reason.TOKEN_REVOKED, "mirror"),
+        ({"granted_bits": 0}, Reason.PERMISSION_MISSING, "authorize"),
+    ],
+)
+async def test_a_ticket_outlives_nothing(
+    clerk: dict[str, Any], reason: Reason, last: str
+) -> None:
+    """Used, of a kind that no longer counts, expired, revoked, not permitted."""
+    staff = Clerk(route=BY_TICKET)
+    for name, value in clerk.items():
+        setattr(staff, name, value)
+
+    outcome = await redeem(staff)
+
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is reason
+    assert outcome.route is staff.route
+    assert staff.asked[-1] == last
+
+
+async def test_who_keeps_tickets_may_be_away() -> None:
+    """An outage, which says nothing about the ticket."""
+    clerk = Clerk(route=BY_TICKET)
+    clerk.stood_for = Unavailable("ticket store")
+
+    with pytest.raises(Unavailable) as outage:
+        await redeem(clerk)
+
+    assert outage.value.route is BY_TICKET
+
+
+async def test_on_an_optional_route_a_bad_ticket_is_not_nobody() -> None:
+    """As with every other credential."""
+    clerk = Clerk(route=replace(BY_TICKET, access="optional", needed=0))
+    clerk.stood_for = None
+
+    outcome = await redeem(clerk)
+    nobody = await redeem(clerk, b"/orders/7")
+
+    assert isinstance(outcome, Denial)
+    assert isinstance(nobody, Permit)
+    assert nobody.principal is ANONYMOUS

@@ -27,7 +27,7 @@ class Service(Table):
     issuers: list[Text] | None = key(
         "Names of the issuers whose tokens count; required once there are two.", None
     )
-    credentials: list[Literal["bearer"]] = key(
+    credentials: list[Literal["bearer", "ticket"]] = key(
         "The kinds of credential that count.", ["bearer"], min_length=1
     )
     read: Text | None = key(
@@ -137,7 +137,7 @@ class Route(Table):
     audience: list[Text] | None = key(
         "As in [service], for this route.", None, min_length=1
     )
-    credentials: list[Literal["bearer"]] | None = key(
+    credentials: list[Literal["bearer", "ticket"]] | None = key(
         "As in [service], for this route.", None, min_length=1
     )
     max_body: Size | None = key("As in [server], for this route; larger too.", None)

@@ -82,7 +82,7 @@ _PARAMETER_WORDS = (
 )
 # Words that must stand alone, and without the bare colon: neither "status_code=404" nor
 # "state: open" tells anything. The end of an escape is no part of the word.
-_LONELY_WORDS = ("code", "state", "nonce")
+_LONELY_WORDS = ("code", "state", "nonce", "ticket")
 _LONELY = re.compile(
     rf"(?P<name>(?:{'|'.join(_LONELY_WORDS)}){_SOON}(?:"
     + "|".join(

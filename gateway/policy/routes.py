@@ -43,7 +43,7 @@ _RARER = "PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK 
 METHODS = frozenset(f"{_COMMON} {_RARE} {_RARER} UNSUBSCRIBE".split())
 
 ESCAPES = frozenset({"%2F", "%5C", "%23", "%3F", "%25"})
-CREDENTIALS = frozenset({"bearer"})
+CREDENTIALS = frozenset({"bearer", "ticket"})
 READING = frozenset({"GET", "HEAD"})
 
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
@@ -292,6 +292,8 @@ def check_kinds(
         if kind not in CREDENTIALS:
             hint = did_you_mean(kind, CREDENTIALS)
             wrong(f'unknown credential kind "{kind}"', hint, kind)
+    if set(kinds) == {"ticket"}:
+        wrong("a ticket stands for another kind, which has to count too", "", "ticket")
 
 
 def _check_methods(methods: Sequence[str], wrong: Callable[..., None]) -> None:

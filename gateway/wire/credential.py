@@ -2,8 +2,9 @@
 
 Only what a route accepts counts. Two of a kind are refused rather than ranked, since
 the upstream might have picked the other one; and a token in the query is refused
-because it is then in every log on the way (RFC 6750 section 2.3). Nothing is verified
-here: to find a token and to believe it are two things.
+because it is then in every log on the way (RFC 6750 section 2.3). A ticket is worth
+nothing there once it was used, and is taken out of the query that goes on. Nothing is
+verified here: to find a token and to believe it are two things.
 
 Imports: gateway.model.
 """
@@ -12,7 +13,14 @@ from __future__ import annotations
 
 import re
 
-from gateway.model import Credential, Denial, Headers, HeaderSection, Reason
+from gateway.model import (
+    Credential,
+    Denial,
+    Headers,
+    HeaderSection,
+    Reason,
+    RequestHead,
+)
 
 # b64token, RFC 6750 section 2.1, without the `=` it may end in. Deleting what is
 # allowed costs a third of matching it.
@@ -40,6 +48,14 @@ _IN_QUERY = re.compile(
     ).encode("ascii")
 )
 
+# The parameter `ticket` to any reader, and as the one that counts is spelt: once, by
+# this name, with a value of this shape (R13).
+_TICKET_NAMED = re.compile(
+    (r"[&;](?:\+|%20)*" + _spellings("ticket") + r"(?:[=&;\[]|%5b|%00|\Z)").encode()
+)
+_TICKET = re.compile(rb"(?:\A|&)ticket=([^&]*)")
+_TICKET_VALUE = re.compile(rb"[A-Za-z0-9_-]{43}")  # of gateway.tokens.tickets
+
 
 def extract(
     section: HeaderSection,
@@ -60,6 +76,10 @@ def extract(
         # Spelt out or encoded; everything else can't name it.
         if (b"access" in lower or b"%" in lower) and _IN_QUERY.search(b"&" + lower):
             return Denial(Reason.CREDENTIAL_IN_QUERY)
+        if "ticket" in kinds:
+            named = len(_TICKET_NAMED.findall(b"&" + lower))
+            if named:
+                return _ticket(section.headers, query, kinds, max_token, named)
 
     known = section.credential
     if known is not None and known[0] == kinds:
@@ -67,6 +87,32 @@ def extract(
     found = _presented(section.headers, kinds, max_token)
     section.credential = (kinds, found)
     return found
+
+
+def without_ticket(head: RequestHead) -> RequestHead:
+    """Return *head* as its ticket is no part of it: all that follows reads this one."""
+    pieces = (head.query or b"").split(b"&")
+    rest = b"&".join(piece for piece in pieces if not piece.startswith(b"ticket="))
+    query = rest or None
+    target = head.path if query is None else b"%b?%b" % (head.path, query)
+    return head._replace(target=target, query=query)
+
+
+def _ticket(
+    headers: Headers, query: bytes, kinds: frozenset[str], max_token: int, named: int
+) -> Credential | Denial:
+    """Return the ticket in *query*, in which it is *named* so many times."""
+    spelt = _TICKET.findall(query)
+    if named != 1 or len(spelt) != 1:
+        return Denial(Reason.CREDENTIAL_AMBIGUOUS, "ticket")
+    other = _presented(headers, kinds, max_token)
+    if isinstance(other, Credential):
+        return Denial(Reason.CREDENTIAL_AMBIGUOUS, "two kinds")
+    if other.reason is not Reason.CREDENTIAL_MISSING:
+        return other
+    if not _TICKET_VALUE.fullmatch(spelt[0]):
+        return Denial(Reason.TICKET_INVALID)
+    return Credential("ticket", spelt[0].decode("ascii"))
 
 
 def _presented(

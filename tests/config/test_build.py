@@ -119,6 +119,7 @@ max_connections_per_peer = 9"""
         (STORE, STORE + '\n[headers]\nkeep = ["x-auth-*"]', "identity.headers"),
         (STORE, STORE + '\n[headers]\nstrip = ["a b"]', "the name of a header"),
         (STORE, STORE + '\n[log]\nquery = ["page", "Code"]', "carries a credential"),
+        (STORE, STORE + '\n[log]\nquery = ["ticket"]', "carries a credential"),
     ],
 )
 def test_each_mistake_is_named(

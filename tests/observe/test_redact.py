@@ -25,7 +25,7 @@ FIELDS = [
     *("DPoP", "X-API-Key", "x_api_key", "X-Gateway-Assertion"),
 ]
 PARAMETERS = [
-    *("code", "state", "token", "access_token", "refresh_token", "id_token"),
+    *("code", "state", "ticket", "token", "access_token", "refresh_token", "id_token"),
     *("client_secret", "password", "client_assertion", "api_key", "code_verifier"),
     *("device_code", "id_token_hint"),
 ]

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Credential, Denial, Headers, HeaderSection, Reason
-from gateway.wire.credential import extract
+from gateway.wire.credential import extract, without_ticket
 from tests import vectors
+from tests.fakes import head_of
 
 BEARER = frozenset({"bearer"})
 
@@ -221,3 +222,109 @@ def test_naughty_strings_are_a_credential_or_a_reason() -> None:
             assert isinstance(found, Credential) or found.reason.startswith(
                 "credential."
             )
+
+
+TICKETS = frozenset({"bearer", "ticket"})
+TICKET = b"A-_9" * 10 + b"abc"
+
+
+@pytest.mark.parametrize(
+    ("query", "rest"),
+    [
+        (b"ticket=" + TICKET, None),
+        (b"a=1&ticket=" + TICKET, b"a=1"),
+        (b"ticket=" + TICKET + b"&b=%26", b"b=%26"),
+        (b"a&ticket=" + TICKET + b"&&b;c=1", b"a&&b;c=1"),
+        (b"&ticket=" + TICKET, None),
+        (b"tickets=1&myticket=2&ticket=" + TICKET, b"tickets=1&myticket=2"),
+    ],
+)
+def test_a_ticket_is_found_and_goes_no_further(
+    query: bytes, rest: bytes | None
+) -> None:
+    """Byte for byte, what is left is what was sent."""
+    head = head_of(b"/a%20b?" + query)
+
+    found = find(query=query, kinds=TICKETS)
+    assert found == Credential("ticket", TICKET.decode())
+    assert TICKET.decode() not in repr(found)
+
+    left = without_ticket(head)
+    assert left.query == rest
+    assert left.target == b"/a%20b" + (b"" if rest is None else b"?" + rest)
+    assert left.section is head.section
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"ticket=%b&ticket=%b" % (TICKET, TICKET),
+        b"ticket=%b;ticket=%b" % (TICKET, TICKET),
+        b"a=1;ticket=" + TICKET,
+        b"ticket=%b&TICKET=x" % TICKET,
+        b"ticket=%b&ticket[]=x" % TICKET,
+        b"ticket=%b&%%74icket=x" % TICKET,
+        b"ticket=%b&ticket" % TICKET,
+        b"ticket=%b&+ticket=x" % TICKET,
+        b"Ticket=" + TICKET,
+        b"tic%6Bet=" + TICKET,
+        b"ticket[]=" + TICKET,
+        b"ticket[0]=" + TICKET,
+        b"ticket%00=" + TICKET,
+        b"ticket",
+    ],
+)
+def test_a_ticket_is_there_once_and_spelt_in_one_way(query: bytes) -> None:
+    """Anything that another reader could take for one, too, is refused (R13)."""
+    found = find(query=query, kinds=TICKETS)
+
+    assert str(found) == "credential.ambiguous:ticket"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"x", TICKET + b"A", TICKET[1:], TICKET[1:] + b"+", TICKET[1:] + b"=="],
+)
+def test_what_is_no_ticket_is_refused_without_asking(value: bytes) -> None:
+    """By its shape alone."""
+    found = find(query=b"ticket=" + value, kinds=TICKETS)
+
+    assert str(found) == "ticket.invalid"
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ([auth(b"Bearer a")], "credential.ambiguous:two kinds"),
+        (
+            [auth(b"Bearer a"), auth(b"Bearer a")],
+            "credential.ambiguous:one field twice",
+        ),
+        ([auth(b"Bearer")], "credential.malformed:not a b64token"),
+    ],
+)
+def test_a_ticket_beside_another_credential_is_one_too_many(
+    headers: list[tuple[bytes, bytes]], refused: str
+) -> None:
+    """None of them is preferred (R8)."""
+    assert str(find(*headers, query=b"ticket=" + TICKET, kinds=TICKETS)) == refused
+
+
+def test_where_tickets_do_not_count_the_parameter_is_the_backends_own() -> None:
+    """It is neither looked at nor taken out."""
+    found = find(auth(b"Bearer a"), query=b"ticket=1&ticket=2")
+
+    assert found == Credential("bearer", "a")
+
+
+def test_a_ticket_in_one_request_is_none_in_the_next() -> None:
+    """What the fields said is remembered, what the query said is not."""
+    section = HeaderSection((), "api", b"api")
+    said = [
+        extract(section, query, kinds=TICKETS, max_token=9)
+        for query in (None, b"ticket=" + TICKET, None, b"a=1")
+    ]
+
+    assert [str(each) for each in said[::2]] == ["credential.missing"] * 2
+    assert isinstance(said[1], Credential)
+    assert str(said[3]) == "credential.missing"

@@ -53,6 +53,7 @@ TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.CREDENTIAL_AMBIGUOUS: (400, "invalid_request", INVALID_REQUEST, False),
     Reason.CREDENTIAL_IN_QUERY: (400, "invalid_request", INVALID_REQUEST, False),
     Reason.CREDENTIAL_UNRECOGNISED: (401, "invalid_token", INVALID_TOKEN, False),
+    Reason.TICKET_INVALID: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TOKEN_MALFORMED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.ISSUER_UNTRUSTED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TYPE_FORBIDDEN: (401, "invalid_token", INVALID_TOKEN, False),
@@ -142,7 +143,7 @@ def test_all_bad_tokens_are_answered_alike() -> None:
     assert len(answers) == 1
     assert (
         sum(TABLE[reason][1] == "invalid_token" for reason in EVERY)
-        == sum(reason.startswith("token.") for reason in EVERY) + 1
+        == sum(reason.startswith(("token.", "ticket.")) for reason in EVERY) + 1
     )
 
 
