@@ -25,25 +25,29 @@ from typing import TYPE_CHECKING, Any
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.adapters.redis_store import RedisRevocations
+from gateway.adapters.tickets import MemoryTickets, RedisTickets, Tickets
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check
 from gateway.asgi.servers import SmallServer
+from gateway.asgi.tickets import TicketEndpoint
 from gateway.clock import Clock
 from gateway.config.load import Loaded, load
-from gateway.config.settings import Address, Identity, Issuer, Upstream
+from gateway.config.settings import Address, Identity, Issuer, Server, Upstream
 from gateway.decision import Decider, Pending, finish
 from gateway.identity.keys import KeyRing, key_set_document, signing_key_from_pem
 from gateway.identity.signer import NOBODY, BoundRequest, Signed, Signer
 from gateway.model import (
     SELF,
+    Credential,
     Denial,
     KeyNeeded,
     Need,
     Permit,
     RequestHead,
     RevocationNeeded,
+    TicketNeeded,
     Unavailable,
 )
 from gateway.observe import process
@@ -70,6 +74,16 @@ from gateway.signals import Signals, unless
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
 from gateway.tokens.jwt import JwtAuthenticator
+from gateway.tokens.tickets import (
+    LIFE,
+    TICKET_BYTES,
+    name_of,
+    request_of,
+    seal,
+    ticket_of,
+    unseal,
+)
+from gateway.wire.credential import extract, without_ticket
 from gateway.wire.headers import Hygiene
 
 if TYPE_CHECKING:
@@ -81,7 +95,11 @@ CLOCK = Clock(wall=time.time, monotonic=time.monotonic)  # noqa: TID251  (here a
 
 Log = Callable[[Entry], None]
 # What of each need is asked for, as the metrics say it.
-NEEDS: Mapping[type[Need], str] = {KeyNeeded: "key", RevocationNeeded: "revocation"}
+NEEDS: Mapping[type[Need], str] = {
+    KeyNeeded: "key",
+    RevocationNeeded: "revocation",
+    TicketNeeded: "ticket",
+}
 
 
 class Background:
@@ -116,6 +134,7 @@ class Engine:
         loaded: The configuration.
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
+        tickets: Likewise.
         token_key: Of the log's names for tokens; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
     """
@@ -126,6 +145,7 @@ class Engine:
         *,
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
+        tickets: Tickets | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -143,6 +163,13 @@ class Engine:
                 else RedisRevocations(settings.store.url, clock)
             )
         self.store = store
+        if tickets is None:
+            tickets = (
+                MemoryTickets(clock)
+                if settings.store.is_memory
+                else RedisTickets(settings.store.url)
+            )
+        self.tickets = tickets
         self.keys = JwksClient(
             tuple(settings.issuers.values()),
             clock,
@@ -189,6 +216,7 @@ class Engine:
         await self.background.aclose()
         await self.keys.aclose()
         await self.store.aclose()
+        await self.tickets.aclose()
 
     async def answer(self, need: Need) -> Any:
         """Answer a Need of the main path.
@@ -208,6 +236,11 @@ class Engine:
     async def _ask(self, need: Need) -> Any:
         if isinstance(need, KeyNeeded):
             return await self.keys.fetch(need)
+        if isinstance(need, TicketNeeded):
+            kept = await self.tickets.take(name_of(need.ticket))
+            if kept is None:
+                return None
+            return unseal(need.ticket, kept, need.request)
         return await self.store.check(need.principal)
 
     def measure(self) -> Iterator[Sample]:
@@ -220,6 +253,37 @@ class Engine:
     async def decide(self, head: RequestHead, now: float) -> Permit | Denial:
         """Decide *head* as of *now*, waiting for what has to be waited for."""
         return await self.decider.decide(head, now, self.answer)
+
+    async def give_ticket(self, head: RequestHead) -> str | Denial | None:
+        """Return a ticket for *head*, which is permitted as it stands; or why none.
+
+        None: its route takes no tickets, or nobody has said who he is.
+
+        Raises:
+            Unavailable: What decides, or what keeps tickets, did not answer.
+        """
+        outcome = await self.decide(head, self.clock.wall())
+        if isinstance(outcome, Denial):
+            return outcome
+        kinds = outcome.route.credentials
+        # The same as was just decided by: the head remembers it.
+        credential = extract(
+            head.section,
+            head.query,
+            kinds=kinds,
+            max_token=self.settings.server.max_token,
+        )
+        if (
+            "ticket" not in kinds
+            or outcome.principal.kind == "anonymous"
+            or not isinstance(credential, Credential)
+            or credential.kind == "ticket"
+        ):
+            return None
+        ticket = ticket_of(secrets.token_bytes(TICKET_BYTES))
+        kept = seal(ticket, credential, request_of(without_ticket(head)))
+        await self.tickets.keep(name_of(ticket), kept, LIFE)
+        return ticket
 
     async def finish(self, pending: Pending) -> Permit | Denial:
         """Drive a pending decision to its end."""
@@ -353,6 +417,7 @@ class Worker:
         log: Takes an entry for each request.
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
+        tickets: Likewise.
         token_key: Of the log's names for tokens; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
 
@@ -367,12 +432,18 @@ class Worker:
         *,
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
+        tickets: Tickets | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.settings = loaded.settings
         self.engine = Engine(
-            loaded, clock=clock, store=store, token_key=token_key, metrics=metrics
+            loaded,
+            clock=clock,
+            store=store,
+            tickets=tickets,
+            token_key=token_key,
+            metrics=metrics,
         )
         self._log = self.engine.metrics.counting(
             log if loaded.settings.log_access else unlogged
@@ -404,7 +475,8 @@ class Worker:
         # whose socket it is: a process that is killed leaves it behind.
         path = private / f"own.{os.getpid()}.{secrets.token_hex(4)}.sock"
         at = Address(path=str(path))
-        own = SmallServer(own_endpoints(engine.key_set), bind(at), spawn)
+        app = _own_endpoints(lambda: engine, self.settings.server)
+        own = SmallServer(app, bind(at), spawn)
         closing.callback(path.unlink, missing_ok=True)
         await own.start()
         closing.push_async_callback(own.stop)
@@ -578,7 +650,7 @@ class Gateway:
         old = self.worker
         goes_on = old.settings.store.is_memory and loaded.settings.store.is_memory
         try:
-            new = self._made(loaded, old.engine.store if goes_on else None)
+            new = self._made(loaded, old.engine if goes_on else None)
         except ValueError as error:
             return str(error)
         try:
@@ -628,12 +700,14 @@ class Gateway:
         await self._closing.aclose()
         await self._background.aclose()
 
-    def _made(self, loaded: Loaded, store: RevocationList | None = None) -> Worker:
+    def _made(self, loaded: Loaded, memory: Engine | None = None) -> Worker:
+        """Make a worker that goes on with what *memory* holds."""
         return Worker(
             loaded,
             self._log,
             clock=self._clock,
-            store=store,
+            store=memory.store if memory else None,
+            tickets=memory.tickets if memory else None,
             token_key=self._token_key,
             metrics=self.metrics,
         )
@@ -710,9 +784,7 @@ class GatewayMiddleware(Guard[Engine]):
         super().__init__(
             app,
             make_engine=lambda: Engine(loaded, metrics=metrics),
-            own=own_endpoints(
-                lambda: self.engine.key_set()  # noqa: PLW0108  (each lifespan has one)
-            ),
+            own=_own_endpoints(lambda: self.engine, loaded.settings.server),
             service=service,
             log=metrics.counting(log),
             random=secrets.token_bytes,
@@ -728,6 +800,14 @@ def _of_the_process(lost: Mapping[str, int]) -> Iterator[Sample]:
     for log, lines in lost.items():
         yield LOG_LOST, (log,), lines
     yield from process.measure()
+
+
+def _own_endpoints(engine: Callable[[], Engine], server: Server) -> ASGIApp:
+    """Return the app of our own endpoints, which ask whichever engine there is now."""
+    tickets = TicketEndpoint(
+        lambda head: engine().give_ticket(head), server.trusted_proxies
+    )
+    return own_endpoints(server.own_prefix, lambda: engine().key_set(), tickets)
 
 
 def _rules(issuer: Issuer) -> IssuerRules:

@@ -1,6 +1,6 @@
 """The endpoints of our own that clients and backends may reach through the data port.
 
-Imports: starlette.
+Imports: gateway.asgi, starlette.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.asgi.answers import problem
+from gateway.asgi.tickets import TicketEndpoint
 
 KEY_SET_PATH = "/.well-known/gateway-identity/jwks.json"
 
 
-def own_endpoints(key_set: Callable[[], bytes]) -> Starlette:
+def own_endpoints(
+    prefix: str, key_set: Callable[[], bytes], tickets: TicketEndpoint
+) -> Starlette:
     """Return the app behind the upstream `self`.
 
     Args:
+        prefix: [server].own_prefix.
         key_set: The JWK Set that verifies our assertions (RFC 7517 section 5).
+        tickets: Gives them.
     """
 
     async def identity_keys(_request: Request) -> Response:
@@ -41,6 +46,9 @@ def own_endpoints(key_set: Callable[[], bytes]) -> Starlette:
         return answer
 
     return Starlette(
-        routes=[Route(KEY_SET_PATH, identity_keys, methods=["GET"])],
+        routes=[
+            Route(KEY_SET_PATH, identity_keys, methods=["GET"]),
+            Route(f"{prefix}/ticket", tickets.answer, methods=["POST"]),
+        ],
         exception_handlers={HTTPException: refused},
     )

@@ -5,10 +5,17 @@ from __future__ import annotations
 import httpx2
 
 from gateway.asgi.own import KEY_SET_PATH, own_endpoints
+from gateway.asgi.tickets import TicketEndpoint
+from gateway.model import RequestHead
+
+
+async def no_ticket(_: RequestHead) -> None:
+    """Give none."""
 
 
 async def ask(method: str, path: str) -> httpx2.Response:
-    app = own_endpoints(lambda: b'{"keys":[]}')
+    tickets = TicketEndpoint(no_ticket, ())
+    app = own_endpoints("/gw/auth", lambda: b'{"keys":[]}', tickets)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://self"
     ) as client:
@@ -23,6 +30,13 @@ async def test_backends_find_the_keys_that_verify_our_assertions() -> None:
     assert answer.json() == {"keys": []}
     assert answer.headers["content-type"] == "application/jwk-set+json"
     assert "max-age=300" in answer.headers["cache-control"]
+
+
+async def test_tickets_are_given_below_our_own_prefix() -> None:
+    """By POST alone."""
+    assert (await ask("POST", "/gw/auth/ticket")).status_code == 415
+    assert (await ask("GET", "/gw/auth/ticket")).status_code == 405
+    assert (await ask("POST", "/auth/ticket")).status_code == 404
 
 
 async def test_what_is_not_there_is_a_problem_document() -> None:

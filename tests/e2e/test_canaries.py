@@ -397,7 +397,7 @@ def tour(run: Run) -> None:
     )
     query = b"?" + b"&".join(
         b"%b=%b" % (name.encode(), S.raw(f"query {name}"))
-        for name in ("token", "code", "state", "password", "id_token", "q")
+        for name in ("token", "code", "state", "password", "id_token", "ticket", "q")
     )
     body = (
         b"transfer-encoding: chunked\r\n\r\n1c\r\n%b\r\n0\r\n"
@@ -461,6 +461,13 @@ def tour(run: Run) -> None:
     run.ask("relayed", closing(b"/public/surplus", plain))
     run.ask("own", closing(b"/.well-known/gateway-identity/jwks.json" + query, plain))
     run.ask("own", closing(b"/auth/nothing" + query, plain + bearer(valid)))
+    wish = json.dumps({"method": "GET", "path": f"/me/{S['wished path']}"}).encode()
+    run.ask(
+        "own",
+        b"POST /auth/ticket HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
+        b"content-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
+        % (len(wish), plain + bearer(valid), wish),
+    )
 
     order = json.dumps({"sub": S["order's subject"], "reason": S["order's reason"]})
     for token, sent in (
