@@ -48,7 +48,7 @@ class TicketEndpoint:
         if isinstance(order, str):
             return problem(400, order, "invalid_ticket_order")
         request_id = request.headers.get("x-request-id", "")
-        head = self._head(request, *order, request_id)
+        head = self._head(request, *order)
         try:
             given = head if isinstance(head, Denial) else await self._give(head)
         except Unavailable as outage:
@@ -79,7 +79,7 @@ class TicketEndpoint:
         return method, path.encode("utf-8")
 
     def _head(
-        self, request: Request, method: str, target: bytes, request_id: str
+        self, request: Request, method: str, target: bytes
     ) -> RequestHead | Denial:
         """Return the head of the request that the ticket is for."""
         return read_head(
@@ -90,6 +90,5 @@ class TicketEndpoint:
             headers=tuple((name.lower(), value) for name, value in request.headers.raw),
             # Ourselves: the forwarding fields were written by the door.
             peer=Peer("", trusted=True),
-            request_id=request_id,
             proxies=self._proxies,
         )

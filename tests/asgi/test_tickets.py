@@ -51,7 +51,6 @@ async def test_a_ticket_is_given_for_what_would_be_permitted() -> None:
     answer = await counter.ask(
         headers={
             "authorization": "Bearer abc",
-            "x-request-id": "r-7",
             "x-forwarded-for": "192.0.2.9, 10.1.1.1",
             "x-forwarded-proto": "https",
         }
@@ -63,7 +62,7 @@ async def test_a_ticket_is_given_for_what_would_be_permitted() -> None:
     (head,) = counter.heads
     assert (head.method, head.target) == ("GET", b"/api/orders/files/a?b=%20")
     assert (head.host, head.scheme) == ("api.example", "https")
-    assert (head.client, head.request_id) == ("192.0.2.9", "r-7")
+    assert head.client == "192.0.2.9"
     assert (b"authorization", b"Bearer abc") in head.headers
 
 

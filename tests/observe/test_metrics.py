@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,7 +43,7 @@ from gateway.observe.metrics import (
 PERMIT = Entry(
     1.0,
     "r-1",
-    "permit",
+    decision="permit",
     status=200,
     method="GET",
     route="orders.list",
@@ -55,8 +54,8 @@ PERMIT = Entry(
 DENY = Entry(
     1.0,
     "r-2",
-    "deny",
-    "permission.missing:orders:read",
+    decision="deny",
+    reason="permission.missing:orders:read",
     status=403,
     method="GET",
     route="orders.list",
@@ -111,7 +110,7 @@ def test_a_time_is_in_the_bucket_whose_bound_it_does_not_exceed(
     ms: float, bucket: int
 ) -> None:
     """`le` means less or equal; the last bucket has no bound."""
-    found = counted(replace(PERMIT, ms=ms, upstream_ms=ms))
+    found = counted(PERMIT._replace(ms=ms, upstream_ms=ms))
 
     for series in (
         found[REQUESTS.name]["GET", "orders.list", "200"],
@@ -128,27 +127,27 @@ def test_a_time_is_in_the_bucket_whose_bound_it_does_not_exceed(
         (PERMIT, ("GET", "orders.list", "200"), ("permit", "")),
         (DENY, ("GET", "orders.list", "403"), ("deny", "permission.missing")),
         (
-            replace(DENY, reason="outage", decision="deny"),
+            DENY._replace(reason="outage", decision="deny"),
             ("GET", "orders.list", "403"),
             ("deny", OTHER),
         ),
         (
-            replace(DENY, method="get", route=None),
+            DENY._replace(method="get", route=None),
             (OTHER, "", "403"),
             ("deny", "permission.missing"),
         ),
         (
-            replace(PERMIT, status=None, reason="client.gone"),
+            PERMIT._replace(status=None, reason="client.gone"),
             ("GET", "orders.list", ""),
             ("permit", "client.gone"),
         ),
         (
-            replace(PERMIT, status=299),
+            PERMIT._replace(status=299),
             ("GET", "orders.list", OTHER),
             ("permit", ""),
         ),
         (
-            replace(DENY, decision="outage", reason="revocation store", status=503),
+            DENY._replace(decision="outage", reason="revocation store", status=503),
             ("GET", "orders.list", "503"),
             ("outage", "revocation store"),
         ),
@@ -170,7 +169,7 @@ def test_labels_come_from_closed_sets(
 def test_every_reason_is_counted_by_its_name(reason: Reason) -> None:
     """Without what exactly it was."""
     found = counted(
-        replace(DENY, reason=str(reason)), replace(DENY, reason=f"{reason}:x")
+        DENY._replace(reason=str(reason)), DENY._replace(reason=f"{reason}:x")
     )
 
     assert found[DECISIONS.name] == {("deny", str(reason)): [2.0]}
@@ -179,8 +178,8 @@ def test_every_reason_is_counted_by_its_name(reason: Reason) -> None:
 def test_how_an_upstream_failed_is_counted_for_it() -> None:
     """By its name; a request that failed otherwise is none of its."""
     found = counted(
-        replace(PERMIT, reason="upstream.timed_out", status=504, upstream_ms=None),
-        replace(PERMIT, reason="client.gone", status=None),
+        PERMIT._replace(reason="upstream.timed_out", status=504, upstream_ms=None),
+        PERMIT._replace(reason="client.gone", status=None),
     )
 
     assert found[UPSTREAM_FAILURES.name] == {("orders", "timed_out"): [1.0]}
@@ -239,8 +238,8 @@ def test_of_too_many_combinations_the_rest_is_one() -> None:
     metrics = Metrics()
     count = metrics.counting(ignore)
     for at in range(MAX_CELLS + 500):
-        count(replace(PERMIT, route=f"r{at}"))
-    count(replace(PERMIT, route="r0"))
+        count(PERMIT._replace(route=f"r{at}"))
+    count(PERMIT._replace(route="r0"))
 
     found = metrics.snapshot()
     assert len(found[REQUESTS.name]) == MAX_CELLS + 1
@@ -251,7 +250,7 @@ def test_of_too_many_combinations_the_rest_is_one() -> None:
 
 def test_a_hostile_upstream_has_no_more_statuses_than_http() -> None:
     """Whatever three digits it answers with."""
-    found = counted(*(replace(PERMIT, status=status) for status in range(200, 1000)))
+    found = counted(*(PERMIT._replace(status=status) for status in range(200, 1000)))
 
     assert len(found[UPSTREAM_REQUESTS.name]) < 64
 
@@ -320,8 +319,8 @@ def everything() -> Snapshot:
     entries = [
         PERMIT,
         DENY,
-        replace(PERMIT, route=odd),
-        replace(PERMIT, reason="upstream.refused", status=502),
+        PERMIT._replace(route=odd),
+        PERMIT._replace(reason="upstream.refused", status=502),
     ]
     metrics = Metrics()
     for entry in entries:
@@ -368,7 +367,7 @@ def test_what_is_rendered_is_what_others_read(
 
 def test_a_scrape_is_rendered_in_pieces() -> None:
     """No piece is long, however many series there are: requests go on between."""
-    snapshot = counted(*(replace(PERMIT, route=f"r{at}") for at in range(500)))
+    snapshot = counted(*(PERMIT._replace(route=f"r{at}") for at in range(500)))
 
     pieces = list(render([snapshot]))
 
