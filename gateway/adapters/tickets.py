@@ -9,6 +9,7 @@ Imports: gateway.adapters.redis_line, gateway.clock, gateway.model.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 from gateway.adapters.redis_line import Call, Line, Reply, Script
 from gateway.clock import Clock
 from gateway.model import Unavailable
+
+_LOG = logging.getLogger(__name__)
 
 STORE = "ticket store"
 # In memory: some 20 MB of them, given within half a minute.
@@ -31,6 +34,8 @@ return {ARGV[1], 'kept'}
 _TAKE = Script(b"""#!lua
 return {ARGV[1], redis.call('GETDEL', KEYS[1])}
 """)
+
+_Question = tuple[Call, asyncio.Future[Reply | None]]
 
 
 class Tickets(Protocol):
@@ -89,9 +94,10 @@ class RedisTickets:
     def __init__(self, url: str, *, deadline: float = 0.150) -> None:
         self._line = Line(url, connect_timeout=deadline)
         self._deadline = deadline
-        self._waiting: deque[tuple[Call, asyncio.Future[Reply | None]]] = deque()
+        self._waiting: deque[_Question] = deque()
         # Not app.spawn: it lives no longer than somebody waits for it.
         self._sender: asyncio.Task[None] | None = None
+        self._trouble = ""  # of the last exchange
 
     async def keep(self, name: bytes, value: bytes, life: float) -> None:
         await self._ask(_KEEP, name, value, b"%d" % (life * 1000))
@@ -107,6 +113,10 @@ class RedisTickets:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
+        for _, answer in self._waiting:
+            if not answer.done():
+                answer.set_result(None)
+        self._waiting.clear()
         await self._line.aclose()
 
     async def _ask(self, script: Script, name: bytes, *args: bytes) -> list[Any]:
@@ -135,23 +145,36 @@ class RedisTickets:
                     for _ in range(min(len(self._waiting), MAX_CALLS))
                 ]
                 # Whoever has given up is not to lose a ticket by it.
-                batch = [(call, answer) for call, answer in taken if not answer.done()]
-                if not batch:
-                    continue
-                replies: Sequence[Reply | None] = [None] * len(batch)
-                try:
-                    async with asyncio.timeout(self._deadline):
-                        replies = await self._line.run([call for call, _ in batch])
-                except Exception:  # noqa: BLE001  (a parser fed with anything at all)
-                    await self._line.drop()
-                if any(isinstance(reply, Exception) for reply in replies):
-                    # A store that has become a replica may be another one by now.
-                    await self._line.drop()
-                for (_, answer), reply in zip(batch, replies, strict=True):
-                    if not answer.done():
-                        answer.set_result(reply)
-        except asyncio.CancelledError:
-            await self._line.drop()
-            raise
+                batch = [each for each in taken if not each[1].done()]
+                if batch:
+                    await self._exchange(batch)
         finally:
             self._sender = None
+
+    async def _exchange(self, batch: list[_Question]) -> None:
+        """Answer all of *batch*; the answer None is a failure."""
+        replies: Sequence[Reply | None] = [None] * len(batch)
+        is_good = False
+        try:
+            async with asyncio.timeout(self._deadline):
+                replies = await self._line.run([call for call, _ in batch])
+            # After an error reply, too, the connection goes: a store that has become a
+            # replica may by now be another one behind the same name.
+            is_good = all(isinstance(reply, list) for reply in replies)
+            self._tell("")
+        except Exception as error:  # noqa: BLE001  (a parser fed with anything at all)
+            # The class of an error and no more: its text may hold an address.
+            self._tell(type(error).__name__)
+        finally:
+            for (_, answer), reply in zip(batch, replies, strict=True):
+                if not answer.done():
+                    answer.set_result(reply)
+            if not is_good:
+                await self._line.drop()
+
+    def _tell(self, trouble: str) -> None:
+        """Log an outage once, and its end."""
+        if bool(trouble) is not bool(self._trouble):
+            say = f"is away: {trouble}" if trouble else "is back"
+            _LOG.warning("%s %s", STORE, say)
+        self._trouble = trouble
