@@ -22,7 +22,7 @@ from gateway.model import Unavailable
 _LOG = logging.getLogger(__name__)
 
 STORE = "ticket store"
-# In memory: some 20 MB of them, given within half a minute.
+# In memory: given within half a minute, 10 MB of them, 80 with the longest tokens.
 MAX_TICKETS = 10_000
 MAX_WAITING = 1024  # questions to Redis; whoever comes after them fails at once
 MAX_CALLS = 64  # of them in one exchange: half a megabyte

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from gateway.observe.metrics import CPU, MAX_FDS, MEMORY, OPEN_FDS
 
 def test_it_is_what_the_kernel_says(tmp_path: Path) -> None:
     """Memory in bytes, descriptors without the one that looks."""
+    gc.collect()  # what earlier tests have left behind keeps descriptors
     before = {family: value for family, _, value in process.measure()}
     with (tmp_path / "a").open("w"), (tmp_path / "b").open("w"):
         after = {family: value for family, _, value in process.measure()}
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert peak / 10 < before[MEMORY] <= peak
+    # The kernel counts both in batches, so that neither is exact.
+    assert peak / 10 < before[MEMORY] < peak * 1.1
     assert after[OPEN_FDS] == before[OPEN_FDS] + 2
     assert after[MAX_FDS] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert 0 < before[CPU] <= after[CPU]

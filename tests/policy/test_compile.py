@@ -104,7 +104,7 @@ SPEC = service()
             replace(SPEC, credentials=("basic",)),
             "credentials",
             'unknown credential kind "basic"',
-            "known: bearer",
+            "known: bearer, ticket",
         ),
         (
             replace(SPEC, credentials=()),
