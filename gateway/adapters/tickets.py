@@ -73,7 +73,7 @@ class MemoryTickets:
         return value if until > self._monotonic() else None
 
     async def aclose(self) -> None:
-        self._kept.clear()
+        """Keep what there is: the next generation may go on with it."""
 
 
 class RedisTickets:

@@ -96,7 +96,9 @@ class Streams:
     def open(self, *, requests: bool) -> None:
         """Start what writes them; *requests*: those of requests too."""
         for_requests, for_others = self._turns
-        others = self._others = LogWriter[bytes](sys.stderr.fileno(), bytes, turn=for_others)
+        others = self._others = LogWriter[bytes](
+            sys.stderr.fileno(), bytes, turn=for_others
+        )
         install(LineHandler(others.put, json_lines=self._json_lines))
         self._writers.append(others)
         if requests:

@@ -49,7 +49,5 @@ if __name__ == "__main__":
     streams = Streams(to_json, json_lines=True)
     streams.open(requests=False)
     with patch.object(Worker, "snapshot", measured):
-        supervise(
-            reread(), int(sys.argv[2]), streams, reread=reread, on_ready=on_ready
-        )
+        supervise(reread(), int(sys.argv[2]), streams, reread=reread, on_ready=on_ready)
     streams.close()
