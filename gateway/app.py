@@ -34,7 +34,14 @@ from gateway.asgi.servers import SmallServer
 from gateway.asgi.tickets import TicketEndpoint
 from gateway.clock import Clock
 from gateway.config.load import Loaded, load
-from gateway.config.settings import Address, Identity, Issuer, Server, Upstream
+from gateway.config.settings import (
+    Address,
+    Identity,
+    Issuer,
+    Server,
+    Upstream,
+    UpstreamUrl,
+)
 from gateway.decision import Decider, Pending, finish
 from gateway.identity.keys import KeyRing, key_set_document, signing_key_from_pem
 from gateway.identity.signer import NOBODY, BoundRequest, Signed, Signer
@@ -394,7 +401,7 @@ class Engine:
 
     def gate(self, log: Log, self_address: Address) -> Gate:
         """Return this generation as the data port takes it."""
-        own = Upstream(SELF, self_address, authority="self")
+        own = Upstream(SELF, (UpstreamUrl(self_address, "self"),))
         return Gate(
             server=self.settings.server,
             decide_now=self.decider.decide_now,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Connection:
     backend: Backend
     raw: bytearray = field(default_factory=bytearray)
     ended: bool = False  # the other side closed, or reset, it
+    is_busy: bool = False  # a request has begun, and its answer has not ended
 
     async def _take(self, read: Awaitable[bytes]) -> bytes:
         data = await read
@@ -48,7 +50,9 @@ class Connection:
 
     async def request(self) -> Received:
         """Read one request to its end; a half one raises."""
+        self.is_busy = False
         request = await self.head()
+        self.is_busy = True
         await self.body(request)
         self.backend.requests.append(request)
         return request
@@ -103,6 +107,8 @@ Behaviour = Callable[[Connection], Awaitable[None]]
 class Backend:
     """A server on a free loopback port, or on a Unix socket."""
 
+    host = "127.0.0.1"
+
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.connections: list[Connection] = []
@@ -116,16 +122,24 @@ class Backend:
         """Everything received, by all connections."""
         return b"".join(bytes(one.raw) for one in self.connections)
 
-    async def start(self, path: str = "") -> None:
+    async def start(self, path: str = "", secure: ssl.SSLContext | None = None) -> None:
+        """Listen, where it did before if it did."""
         if path:
             self._server = await asyncio.start_unix_server(self._serve, path)
         else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            self._server = await asyncio.start_server(
+                self._serve, self.host, self.port, ssl=secure
+            )
             self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Listen no more; what is connected stays."""
+        assert self._server is not None
+        self._server.close()
 
     async def stop(self) -> None:
         assert self._server is not None
-        self._server.close()
+        await self.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -155,10 +169,12 @@ class Backend:
 
 
 @asynccontextmanager
-async def running(behaviour: Behaviour, path: str = "") -> AsyncIterator[Backend]:
+async def running(
+    behaviour: Behaviour, path: str = "", secure: ssl.SSLContext | None = None
+) -> AsyncIterator[Backend]:
     """Run a backend that treats each of its connections so."""
     backend = Backend(behaviour)
-    await backend.start(path)
+    await backend.start(path, secure)
     try:
         yield backend
     finally:

@@ -29,7 +29,7 @@ from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
 from tests.fakes import ALICE
 from tests.redis_server import free_port
-from tests.site import Site, raw, url
+from tests.site import POLICY, Site, raw, url
 
 ORDERS = "/api/orders/customers/c-1/orders"
 FILE = "/api/orders/files/a"
@@ -65,6 +65,56 @@ async def test_a_request_passes_the_whole_house(tmp_path: Path) -> None:
     assert entry.token_hash
     assert entry.principal is not None
     assert entry.generation == gateway.engine.generation
+
+
+async def test_a_prefix_is_left_out_of_what_is_sent(tmp_path: Path) -> None:
+    """strip_prefix: the rest of the target is what was received, byte for byte."""
+    async with running(echoing) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        site.policy = POLICY.replace(
+            'upstream = "orders"', 'upstream = "orders"\nstrip_prefix = true'
+        )
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+            for path in (ORDERS + "?q=%41&q=a+b", "/api/orders/files/%41/b%3B/"):
+                answer = await http.get(url(gateway) + path, headers=site.bearer("c-1"))
+                assert answer.status_code == 200
+
+    assert [request.target for request in backend.requests] == [
+        b"/customers/c-1/orders?q=%41&q=a+b",
+        b"/files/%41/b%3B/",
+    ]
+
+
+async def test_endpoints_stand_in_for_one_another(tmp_path: Path) -> None:
+    """One of two is killed under load, and comes back: nobody notices."""
+    async with running(echoing) as one, running(echoing) as two:
+        urls = f'http://127.0.0.1:{one.port}", "http://127.0.0.1:{two.port}'
+        site = Site(tmp_path, upstream=urls)
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+
+            async def ask(times: int) -> set[int]:
+                return {
+                    (
+                        await http.get(
+                            url(gateway) + ORDERS, headers=site.bearer("c-1")
+                        )
+                    ).status_code
+                    for _ in range(times)
+                }
+
+            assert await ask(20) == {200}
+            assert one.requests
+            assert two.requests
+            await one.stop()
+            assert await ask(40) == {200}
+            assert gateway.port is not None
+            state = gateway.port.upstream_states()[0]
+            assert [each.state for each in state.endpoints] == ["unreachable", "up"]
+            await one.start()
+            seen = len(one.requests)
+            async with asyncio.timeout(5):
+                while len(one.requests) == seen:
+                    assert await ask(5) == {200}
 
 
 async def test_of_a_query_only_allowed_names_are_logged(tmp_path: Path) -> None:

@@ -299,8 +299,8 @@ def test_the_sidecars_configuration_loads(tmp_path: Path) -> None:
         w.what for w in loaded.settings.weakenings if not w.what.startswith("public")
     }
     assert weak == set(loaded.settings.accepted)
-    upstream = loaded.settings.upstreams["orders"]
-    assert (upstream.address.host, upstream.address.port) == ("127.0.0.1", 8000)
+    (url,) = loaded.settings.upstreams["orders"].urls
+    assert (url.address.host, url.address.port) == ("127.0.0.1", 8000)
     assert loaded.settings.admin is not None
     socket = loaded.settings.admin.listen.path
     (run,) = [

@@ -51,7 +51,6 @@ LATER = {
     "binding": "bound tokens",
     "conflict": "separation of duties",
     "max_staleness": 'revocation = "allow-stale"',
-    "tls": "TLS to upstreams",
 }
 
 

@@ -111,7 +111,7 @@ def load(
     identity = None
     if table.identity is not None:
         identity = build_identity(table.identity, found)
-    upstreams = build_upstreams(table.upstream, identity, found)
+    upstreams = build_upstreams(table.upstream, identity, found, now)
     identities = _identities(identity, upstreams)
     urls = {name: issuer.issuer for name, issuer in table.issuer.items()}
     check_issuer_names(identities, urls, found)

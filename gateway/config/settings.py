@@ -183,18 +183,62 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class UpstreamUrl(Quiet):
+    """One of [upstream.x] urls."""
+
+    address: Address  # TCP, where a name stands for all its addresses; or a Unix socket
+    authority: str  # host[:port] as the upstream's own Host
+    secure: bool = False  # https
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class UpstreamTls(Quiet):
+    """[upstream.x.tls]. Its files are read again whenever they change."""
+
+    ca: str | None = None  # absolute; None: the system's
+    certificate: str | None = None  # absolute; what we show, with its key
+    key: str | None = None
+    server_name: str | None = None  # asked for, and checked; None: the URL's host
+    minimum: Literal["1.2", "1.3"] = "1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """[upstream.x.health]."""
+
+    path: str  # of a GET; 2xx is healthy
+    interval: float = 10.0
+    timeout: float = 2.0
+    healthy: int = 2  # checks in a row until it is used again
+    unhealthy: int = 3  # until it is used no more
+
+
+@dataclass(frozen=True, slots=True)
+class Ejection:
+    """[upstream.x.ejection]."""
+
+    failures: int = 5  # in a row
+    time: float = 10.0  # the first one; each further one is twice as long
+    max_time: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Upstream(Quiet):
-    """[upstream.x]: one URL for now; balancing comes with its issue."""
+    """[upstream.x]: endpoints that may stand in for one another."""
 
     name: str
-    address: Address  # TCP, or the Unix socket
-    authority: str  # host[:port] as the upstream's own Host
+    urls: tuple[UpstreamUrl, ...]
     host: str = "client"  # "client" | "upstream" | a name
     timeout: Timeouts = Timeouts()
     pass_credentials: bool = False
     keep_alive: float = 4.0  # seconds an idle connection is kept
-    max_idle: int = 256  # idle connections kept
+    max_idle: int = 256  # idle connections kept to each endpoint
     max_connections: int = 1024  # of one worker; a slow one must not take them all
+    resolve_every: float = 10.0  # names are looked up again
+    panic_threshold: int = 50  # percent available; below it all are used
+    tls: UpstreamTls = UpstreamTls()
+    health: HealthCheck | None = None  # None: it isn't asked
+    ejection: Ejection = Ejection()
     identity: Identity | None = None  # None: [identity]
 
 

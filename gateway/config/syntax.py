@@ -30,6 +30,7 @@ _V4 = re.compile(r"[0-9.]+")
 _PORT = re.compile(r"[0-9]{1,5}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _SEGMENTS = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_ASKED = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*")  # RFC 9112 section 3.2.1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _URL = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?")
 
@@ -153,6 +154,13 @@ def own_prefix(text: str) -> str:
         raise ValueError('expected a path such as "/auth", with no slash at its end')
     if text == "/.well-known" or text.startswith("/.well-known/"):
         raise ValueError("/.well-known is ours already")
+    return text
+
+
+def health_path(text: str) -> str:
+    """Return the path *text*, with a query or without, as a request line has it."""
+    if _ASKED.fullmatch(text) is None:
+        raise ValueError('expected a path such as "/healthz"')
     return text
 
 

@@ -1,4 +1,4 @@
-"""[server.tls]: the files, whether they are a pair, and when they end.
+"""[server.tls] and [upstream.x.tls]: the files, whether they are a pair, their end.
 
 They are looked at here so that `gateway check` says what is wrong, with its place; the
 data port reads them again, and again whenever they change. That is why their places
@@ -10,14 +10,14 @@ gateway.config.settings, gateway.policy.spec, gateway.tokens.certificates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from gateway.config import gateway_file as written
 from gateway.config.findings import Findings
-from gateway.config.settings import Address, Tls
+from gateway.config.settings import Address, Tls, UpstreamTls, UpstreamUrl
 from gateway.policy.spec import KeyPath
 from gateway.tokens.certificates import MAX_PEM, Chain, read_chain, read_key
 
@@ -45,16 +45,8 @@ def build_tls(
     before = len(found.problems)
     if all(address.path for address in listen):
         found.problem(_AT, "TLS is for TCP, and [server] listen has Unix sockets alone")
-    certificate = _file("certificate", table.certificate, found)
-    key = _file("key", table.key, found, secret=True)
-    chain = _read("certificate", certificate, read_chain, found)
-    public_key = _read("key", key, read_key, found)
-    if chain and public_key and chain.public_key != public_key:
-        found.problem((*_AT, "key"), "the key does not belong to the certificate")
-    client_ca = None
-    if table.client_ca is not None:
-        client_ca = _file("client_ca", table.client_ca, found)
-        _read("client_ca", client_ca, read_chain, found)
+    certificate, key = _pair(_AT, table.certificate, table.key, found, now)
+    client_ca = _issuers((*_AT, "client_ca"), table.client_ca, found)
     if table.client != "none" and table.client_ca is None:
         found.problem(
             (*_AT, "client"),
@@ -70,21 +62,73 @@ def build_tls(
         )
     if certificate is None or key is None or len(found.problems) > before:
         return None
-    if chain is not None and now is not None:
-        _weaken(chain, now, found)
     return Tls(
-        certificate=str(certificate),
-        key=str(key),
+        certificate=certificate,
+        key=key,
         minimum=table.minimum,
         client=table.client,
-        client_ca=None if client_ca is None else str(client_ca),
+        client_ca=client_ca,
     )
 
 
+def build_upstream_tls(
+    upstream: KeyPath,
+    table: written.UpstreamTls,
+    urls: Sequence[UpstreamUrl],
+    found: Findings,
+    now: float | None,
+) -> UpstreamTls | None:
+    """Build the `tls` of *upstream*; None, and a problem, if that can't be."""
+    at = (*upstream, "tls")
+    before = len(found.problems)
+    if table.model_fields_set and not any(url.secure for url in urls):
+        found.problem(at, "none of its URLs is https:")
+    certificate = key = None
+    if table.certificate is not None and table.key is not None:
+        certificate, key = _pair(at, table.certificate, table.key, found, now)
+    elif table.certificate is not None or table.key is not None:
+        found.problem(at, "certificate and key belong together: say both")
+    ca = _issuers((*at, "ca"), table.ca, found)
+    if len(found.problems) > before:
+        return None
+    return UpstreamTls(
+        ca=ca,
+        certificate=certificate,
+        key=key,
+        server_name=table.server_name and table.server_name.strip("[]"),
+        minimum=table.minimum,
+    )
+
+
+def _pair(
+    table: KeyPath, certificate: str, key: str, found: Findings, now: float | None
+) -> tuple[str, str] | tuple[None, None]:
+    """Return the paths of a certificate and its key; Nones, and problems, if not."""
+    before = len(found.problems)
+    at = (*table, "certificate"), (*table, "key")
+    paths = _file(at[0], certificate, found), _file(at[1], key, found, secret=True)
+    chain = _read(at[0], paths[0], read_chain, found)
+    public_key = _read(at[1], paths[1], read_key, found)
+    if chain and public_key and chain.public_key != public_key:
+        found.problem(at[1], "the key does not belong to the certificate")
+    if len(found.problems) > before:
+        return None, None
+    if chain is not None and now is not None:
+        _weaken(at[0], chain, now, found)
+    return str(paths[0]), str(paths[1])
+
+
+def _issuers(at: KeyPath, text: str | None, found: Findings) -> str | None:
+    """Return the path of certificates to trust."""
+    path = None if text is None else _file(at, text, found)
+    _read(at, path, read_chain, found)
+    return None if path is None else str(path)
+
+
 def _file(
-    name: str, text: str, found: Findings, *, secret: bool = False
+    at: KeyPath, text: str, found: Findings, *, secret: bool = False
 ) -> Path | None:
-    at = (*_AT, name)
+    name = at[-1]
     if not text.startswith("file:"):
         found.problem(at, f'{name}: expected "file:/path" of a PEM file')
         return None
@@ -92,11 +136,11 @@ def _file(
 
 
 def _read(
-    name: str, path: Path | None, parse: Callable[[bytes], T], found: Findings
+    at: KeyPath, path: Path | None, parse: Callable[[bytes], T], found: Findings
 ) -> T | None:
     if path is None:
         return None
-    at = (*_AT, name)
+    name = at[-1]
     try:
         with path.open("rb") as stream:
             return parse(stream.read(MAX_PEM + 1))
@@ -108,7 +152,7 @@ def _read(
     return None
 
 
-def _weaken(chain: Chain, now: float, found: Findings) -> None:
+def _weaken(at: KeyPath, chain: Chain, now: float, found: Findings) -> None:
     trouble = chain.trouble(now)
     if not trouble:
         return
@@ -119,4 +163,4 @@ def _weaken(chain: Chain, now: float, found: Findings) -> None:
     else:
         what, when = "TLS certificate expires soon", chain.not_after
     day = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    found.weak((*_AT, "certificate"), what, day)
+    found.weak(at, what, day)

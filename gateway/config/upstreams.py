@@ -2,69 +2,85 @@
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
 gateway.config.identities, gateway.config.settings, gateway.config.syntax,
-gateway.model, gateway.policy.spec.
+gateway.config.tls, gateway.model, gateway.policy.spec.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gateway.config import gateway_file as written
 from gateway.config import syntax
 from gateway.config.findings import Findings
 from gateway.config.identities import build_own_identity
-from gateway.config.settings import Address, Identity, Timeouts, Upstream
+from gateway.config.settings import (
+    Address,
+    Ejection,
+    HealthCheck,
+    Identity,
+    Timeouts,
+    Upstream,
+    UpstreamUrl,
+)
+from gateway.config.tls import build_upstream_tls
 from gateway.model import SELF
 from gateway.policy.spec import KeyPath
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the URL of an upstream says."""
-
-    address: Address
-    authority: str
-
-
-def parse_upstream(text: str) -> Target:
+def parse_upstream(text: str) -> UpstreamUrl:
     """Return where the upstream URL *text* leads.
 
     Raises:
-        ValueError: It is none, or not yet; the message doesn't repeat it.
+        ValueError: It is none; the message doesn't repeat it.
     """
     if text.startswith("unix:"):
-        return Target(syntax.address(text), "localhost")
+        return UpstreamUrl(syntax.address(text), "localhost")
     url = syntax.origin(text)
-    if url.scheme == "https":
-        raise ValueError("TLS to upstreams is not there yet: use http:// or unix:")
-    return Target(Address(url.host, url.port), url.authority)
+    return UpstreamUrl(
+        Address(url.host, url.port), url.authority, secure=url.scheme == "https"
+    )
 
 
 def build_upstreams(
     tables: Mapping[str, written.Upstream],
     identity: Identity | None,
     found: Findings,
+    now: float | None = None,
 ) -> dict[str, Upstream]:
-    """Build every [upstream.x] that has no problem."""
+    """Build every [upstream.x] that has no problem.
+
+    Args:
+        tables: As written, by name.
+        identity: [identity].
+        found: Takes problems and weakenings.
+        now: Unix seconds, to see what has expired; None: that is not looked at.
+    """
     upstreams = {}
     for name, table in tables.items():
         at: KeyPath = ("upstream", name)
         before = len(found.problems)
         if name == SELF:
             found.problem(at, f'"{SELF}" is the gateway itself', key=True)
-        if len(table.urls) > 1:
-            found.problem(
-                (*at, "urls", 1), "one URL for now: balancing is not there yet"
-            )
-        where = (*at, "urls", 0)
-        target = found.parsed(where, parse_upstream, table.urls[0])
+        urls = _urls(at, table.urls, found)
         if table.host not in ("client", "upstream"):
             found.parsed((*at, "host"), _host_field, table.host)
+        elif table.host == "upstream" and len({url.authority for url in urls}) > 1:
+            found.problem(
+                (*at, "host"),
+                'its URLs say different hosts: "upstream" could be any of them',
+                "say the name",
+            )
+        tls = build_upstream_tls(at, table.tls, urls, found, now)
+        ejection = table.ejection
+        if ejection.max_time < ejection.time:
+            found.problem(
+                (*at, "ejection", "max_time"), "max_time has to be time or more"
+            )
         own = build_own_identity(at, table.identity, identity, found)
-        if len(found.problems) > before or target is None:
+        if len(found.problems) > before or tls is None:
             continue
-        weaken_upstream(name, target, where, found)
+        _weaken(name, urls, at, found)
         passes = table.credentials_to_upstream == "pass"
         if passes:
             found.weak(
@@ -72,8 +88,7 @@ def build_upstreams(
             )
         upstreams[name] = Upstream(
             name=name,
-            address=found.absolute(target.address, where),
-            authority=target.authority,
+            urls=urls,
             host=table.host,
             timeout=Timeouts(
                 connect=table.timeout.connect,
@@ -85,15 +100,57 @@ def build_upstreams(
             pass_credentials=passes,
             keep_alive=table.keep_alive,
             max_idle=table.max_idle,
+            max_connections=table.max_connections,
+            resolve_every=table.resolve_every,
+            panic_threshold=table.panic_threshold,
+            tls=tls,
+            health=_health(table.health),
+            ejection=Ejection(ejection.failures, ejection.time, ejection.max_time),
             identity=own,
         )
     return upstreams
 
 
-def weaken_upstream(name: str, target: Target, at: KeyPath, found: Findings) -> None:
-    """Note an upstream that is reached over a network in plaintext."""
-    if not target.address.path and not syntax.is_loopback(target.address.host):
-        found.weak(at, f"plaintext upstream {name}")
+def _urls(at: KeyPath, texts: list[str], found: Findings) -> tuple[UpstreamUrl, ...]:
+    """Return those of the URLs that are ones, and differ."""
+    urls: list[UpstreamUrl] = []
+    for index, text in enumerate(texts):
+        where = (*at, "urls", index)
+        url = found.parsed(where, parse_upstream, text)
+        if url is None:
+            continue
+        url = replace(url, address=found.absolute(url.address, where))
+        if url in urls:
+            found.problem(where, "this URL stands here twice")
+        urls.append(url)
+    return tuple(urls)
+
+
+def _health(table: written.Health | None) -> HealthCheck | None:
+    if table is None:
+        return None
+    return HealthCheck(
+        path=table.path,
+        interval=table.interval,
+        timeout=table.timeout,
+        healthy=table.healthy,
+        unhealthy=table.unhealthy,
+    )
+
+
+def _weaken(
+    name: str, urls: Sequence[UpstreamUrl], at: KeyPath, found: Findings
+) -> None:
+    for index, url in enumerate(urls):
+        if is_open(url):
+            found.weak((*at, "urls", index), f"plaintext upstream {name}")
+            return
+
+
+def is_open(url: UpstreamUrl) -> bool:
+    """Tell whether *url* is reached over a network in plaintext."""
+    address = url.address
+    return not (url.secure or address.path or syntax.is_loopback(address.host))
 
 
 def _host_field(text: str) -> str:
@@ -105,11 +162,12 @@ def implicit_upstream(
     name: str, text: str, at: KeyPath, found: Findings
 ) -> Upstream | None:
     """Build the upstream of the service *name*, which says its URL *text* itself."""
-    target = found.parsed(at, parse_upstream, text)
+    url = found.parsed(at, parse_upstream, text)
     if name == SELF:
         found.problem(at, f'"{SELF}" is the gateway itself: name the service otherwise')
         return None
-    if target is None:
+    if url is None:
         return None
-    weaken_upstream(name, target, at, found)
-    return Upstream(name, found.absolute(target.address, at), target.authority)
+    if is_open(url):
+        found.weak(at, f"plaintext upstream {name}")
+    return Upstream(name, (replace(url, address=found.absolute(url.address, at)),))

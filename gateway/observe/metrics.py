@@ -97,6 +97,24 @@ UPSTREAM_CONNECTIONS = Family(
     "Connections to upstreams: idle, lent to a request, or being opened.",
     ("upstream", "state"),
 )
+UPSTREAM_ENDPOINTS = Family(
+    "gateway_upstream_endpoints",
+    "gauge",
+    "Endpoints of upstreams, by what is thought of them.",
+    ("upstream", "state"),
+)
+UPSTREAM_RETRIES = Family(
+    "gateway_upstream_retries_total",
+    "counter",
+    "Connections tried at a further endpoint, because one could not be reached.",
+    ("upstream",),
+)
+UPSTREAM_FULL = Family(
+    "gateway_upstream_full_total",
+    "counter",
+    "Requests refused because an upstream had as many as it may have.",
+    ("upstream",),
+)
 CONNECTIONS = Family(
     "gateway_connections",
     "gauge",
@@ -181,6 +199,7 @@ MAX_FDS = Family(
 FAMILIES: Final = (
     *(REQUESTS, ACTIVE, DECISIONS),
     *(UPSTREAM_REQUESTS, UPSTREAM_FAILURES, UPSTREAM_CONNECTIONS),
+    *(UPSTREAM_ENDPOINTS, UPSTREAM_RETRIES, UPSTREAM_FULL),
     *(CONNECTIONS, CONNECTIONS_REFUSED, HANDSHAKES_FAILED, CERTIFICATE_END, NEEDS),
     *(VERIFIED, VERIFIED_BYTES, VERIFIED_LOOKUPS),
     *(KEYS, KEYS_AGE, KEYS_REFRESHES, STORE_UP),

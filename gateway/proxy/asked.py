@@ -26,7 +26,7 @@ from gateway.model import (
 )
 from gateway.proxy.gate import Gate
 from gateway.proxy.message import lines
-from gateway.proxy.upstream import Pool
+from gateway.proxy.pool import Pool
 from gateway.wire.framing import EMPTY, Body
 
 MAX_KNOWN = 1024  # header sections kept by a port

@@ -34,12 +34,8 @@ from gateway.observe.access import Entry, form_of, shown
 from gateway.proxy import message
 from gateway.proxy.asked import Asked, Way
 from gateway.proxy.gate import Gate
-from gateway.proxy.upstream import (
-    KnownAnswer,
-    Pool,
-    UpstreamConnection,
-    UpstreamFailed,
-)
+from gateway.proxy.pool import Pool
+from gateway.proxy.upstream import KnownAnswer, UpstreamConnection, UpstreamFailed
 from gateway.wire import problems
 from gateway.wire.forwarded import origin_fields, request_id_from, traceparent_of
 from gateway.wire.framing import Body
@@ -278,7 +274,10 @@ class Exchange:
         self._head_sent = b"".join((way.lines, self._id, trace, framing, b"\r\n"))
         pool = self._pool = way.pool
         monotonic = self._sending_since = self.port.monotonic()
-        connection = pool.take(monotonic)
+        if asked.is_plain or self._may_repeat():
+            connection = pool.take(monotonic)
+        else:
+            connection = pool.take_sure(monotonic)
         if connection is None:
             self.port.spawn(self._connect())
         else:
@@ -333,13 +332,16 @@ class Exchange:
         return Way(gate, permit, head, pool, lines)
 
     async def _connect(self) -> None:
+        # What was tried on a kept connection, or may not be tried twice, has a new one.
+        fresh = self._retried or not self._may_repeat()
         try:
-            connection = await self._pool.connect()
+            connection = await self._pool.connect(fresh=fresh)
             if self.over:
                 # Its client went away meanwhile; the next one may have it unused.
                 self._pool.give(connection, self.port.monotonic())
                 return
             self._attach(connection, self.port.monotonic())
+            connection.count_from(self._sending_since)
             self.flush()
         except UpstreamFailed as failed:
             if not self.over:
@@ -531,10 +533,7 @@ class Exchange:
         self.connection = None
         if self.over:
             return
-        asked = self.asked
-        bodyless = asked.body is not None and asked.body.length == 0
-        safe = bodyless and asked.method in _IDEMPOTENT
-        if unanswered and safe and not self._retried:
+        if unanswered and not self._retried and self._may_repeat():
             # It closed while we wrote: an idle connection that had just grown too old
             # for it. Once more, and on a new one, which can't be too old (R34).
             self._retried = True
@@ -615,6 +614,11 @@ class Exchange:
     def _end(self, now: float, *, keep: bool) -> None:
         self._log(now)
         self.client.done(self, keep=keep, now=now)
+
+    def _may_repeat(self) -> bool:
+        asked = self.asked
+        bodyless = asked.body is not None and asked.body.length == 0
+        return bodyless and asked.method in _IDEMPOTENT
 
     def _may_keep(self) -> bool:
         # An answer that did not wait for the end of the request ends the connection:

@@ -28,8 +28,8 @@ from gateway.observe.metrics import ACTIVE, CONNECTIONS, CONNECTIONS_REFUSED, Sa
 from gateway.proxy.asked import KnownHeads
 from gateway.proxy.front import Front, PlainFront
 from gateway.proxy.gate import Gate
+from gateway.proxy.pool import Pool, Resolve, UpstreamState, addresses_of
 from gateway.proxy.tls import Certificates, Handshake, Listener
-from gateway.proxy.upstream import Pool
 from gateway.tokens.certificates import thumbprint
 from gateway.wire.request import peer_of
 
@@ -56,6 +56,11 @@ class DataPort:
         clock: For deadlines, and for the decision's `now`.
         spawn: Runs a coroutine in the background; keeps, logs and isolates it.
         random: Returns that many random bytes, such as os.urandom.
+        resolve: Finds the addresses of an upstream's name.
+
+    Raises:
+        ValueError: An upstream's certificates can't be used.
+        OSError: One of them can't be read.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class DataPort:
         clock: Clock,
         spawn: Callable[[Coroutine[None, None, None]], object],
         random: Callable[[int], bytes],
+        resolve: Resolve = addresses_of,
     ) -> None:
         self.gate = gate
         self.clock = clock
@@ -77,6 +83,7 @@ class DataPort:
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
         self._random = random
+        self._resolve = resolve
         self._names: list[bytes] = []
         self.pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
@@ -87,7 +94,7 @@ class DataPort:
         self._servers: list[asyncio.Server | Listener] = []
         self._sweep_timer: asyncio.Handle | None = None
         self._fewer = asyncio.Event()  # a connection has ended
-        self._renew_pools()
+        self._renew_pools(gate)
 
     # Life
 
@@ -114,7 +121,8 @@ class DataPort:
                     partial(PlainFront, self), sock=each, backlog=BACKLOG
                 )
             self._servers.append(server)
-        self._sweep_timer = loop.call_later(SWEEP, self._sweep)
+        # At once: the names of upstreams are looked up before anybody asks for them.
+        self._sweep_timer = loop.call_soon(self._sweep)
 
     @property
     def bound(self) -> tuple[Address, ...]:
@@ -130,10 +138,19 @@ class DataPort:
         return tuple(found)
 
     def replace(self, gate: Gate) -> None:
-        """Decide by *gate* from the next request on."""
+        """Decide by *gate* from the next request on.
+
+        Raises:
+            ValueError: An upstream's certificates can't be used; nothing has changed.
+            OSError: One of them can't be read; nothing has changed.
+        """
+        self._renew_pools(gate)
         self.gate = gate
         self.known_heads.clear()  # they remember what the old rules made of them
-        self._renew_pools()
+
+    def upstream_states(self) -> tuple[UpstreamState, ...]:
+        """Say how the upstreams are, at this moment."""
+        return tuple(pool.state() for pool in self.pools.values())
 
     def drain(self) -> None:
         """Tell each client with its next answer that its connection ends (R101).
@@ -273,21 +290,30 @@ class DataPort:
             if not self._per_peer[household]:
                 del self._per_peer[household]
 
-    def _renew_pools(self) -> None:
-        upstreams = self.gate.upstreams
-        for name, pool in tuple(self.pools.items()):
-            if upstreams.get(name) != pool.upstream:
+    def _renew_pools(self, gate: Gate) -> None:
+        pools = {}
+        for name, upstream in gate.upstreams.items():
+            pool = self.pools.get(name)
+            if pool is None or pool.upstream != upstream:
+                pool = Pool(upstream, self.clock, self.spawn, self._resolve)
+            pools[name] = pool
+        before, self.pools = self.pools, pools
+        for name, pool in before.items():
+            if pools.get(name) is pool:
+                pool.known_answers.forget()
+            else:
                 pool.retire()
-                self._retired.append(self.pools.pop(name))
-        for pool in self.pools.values():
-            pool.forget()
-        for name, upstream in upstreams.items():
-            if name not in self.pools:
-                self.pools[name] = Pool(upstream, self.clock)
+                self._retired.append(pool)
 
     def _sweep(self) -> None:
         now = self.clock.monotonic()
-        self._retired = [pool for pool in self._retired if pool.connections]
+        self._retired = [pool for pool in self._retired if pool.is_in_use]
+        for pool in self.pools.values():
+            try:
+                pool.tick(now)
+            except Exception:
+                # Nobody's deadline must depend on it.
+                logger.exception("upstream %s is not looked after", pool.upstream.name)
         for pool in (*self.pools.values(), *self._retired):
             for one in [each for each in pool.connections if each.deadline <= now]:
                 _expire(one, now)

@@ -22,7 +22,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol, cast
 
 from gateway.clock import Clock
@@ -30,11 +29,11 @@ from gateway.config.settings import Tls
 from gateway.observe.metrics import CERTIFICATE_END, HANDSHAKES_FAILED, Sample
 from gateway.proxy import front
 from gateway.proxy.front import LINGER_TIME, NEVER, Front
-from gateway.tokens.certificates import MAX_PEM, Chain, read_chain, read_pair
+from gateway.proxy.trust import CIPHERS, LOOK, VERSIONS, Files, read, words_of
+from gateway.tokens.certificates import Chain, read_chain, read_pair
 
 logger = logging.getLogger(__name__)
 
-LOOK = 10.0  # seconds between two looks at the files
 # Encrypted bytes that may wait for a slow client, as many as asyncio lets a plain
 # connection have. Its default for TLS is 512 KiB.
 _WRITE_BUFFER = 64 * 1024
@@ -42,15 +41,11 @@ _AT_ONCE = 64  # connections accepted before others have their turn
 # Seconds between two log lines on failed handshakes: an open port is scanned all day.
 _QUIET = 1.0
 
-_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of 1.3 are as good
 _VERIFY = {
     "none": ssl.CERT_NONE,
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
-
-Signature = tuple[tuple[int, ...], ...]
 
 
 class Certificates:
@@ -64,7 +59,7 @@ class Certificates:
     def __init__(self, tls: Tls, clock: Clock) -> None:
         self._tls = tls
         self._clock = clock
-        self._seen = self._signature()
+        self._files = Files(tls.certificate, tls.key, tls.client_ca)
         self.context, self.chain = load(tls)
         self._trouble = ""
         self._all_failures = 0  # handshakes
@@ -79,18 +74,13 @@ class Certificates:
 
     def look(self) -> None:
         """Take what the files hold now, if they changed and it works."""
-        signature = self._signature()
-        if signature == self._seen:
+        if not self._files.have_changed():
             return
-        self._seen = signature
         try:
             self.context, self.chain = load(self._tls)
         except (OSError, ValueError) as error:
             # Half of a pair may be written yet. The next look sees the other half.
-            why = str(error)
-            if isinstance(error, OSError):
-                why = f"{error.filename}: {error.strerror}"
-            self._trouble = f"the new files cannot be used: {why}"
+            self._trouble = f"the new files cannot be used: {words_of(error)}"
             logger.error("TLS: the old certificate stays, %s", self._trouble)  # noqa: TRY400
         else:
             self._trouble = ""
@@ -119,16 +109,6 @@ class Certificates:
         logger.info("TLS: a handshake with %s failed: %s%s", address or "-", why, more)
         self._told, self._failures = now, 0
 
-    def _signature(self) -> Signature:
-        """Tell the files' versions apart, through symbolic links.
-
-        Kubernetes swaps a link in the middle of the path, others rename or overwrite.
-        """
-        tls = self._tls
-        return tuple(
-            map(_version, filter(None, (tls.certificate, tls.key, tls.client_ca)))
-        )
-
 
 def load(tls: Tls) -> tuple[ssl.SSLContext, Chain]:
     """Make a context of the files of *tls*.
@@ -137,10 +117,10 @@ def load(tls: Tls) -> tuple[ssl.SSLContext, Chain]:
         ValueError: They hold nothing that works; says in words why.
         OSError: One can't be read.
     """
-    chain = read_pair(_read(tls.certificate), _read(tls.key))
+    chain = read_pair(read(tls.certificate), read(tls.key))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[tls.minimum]
-    context.set_ciphers(_CIPHERS)
+    context.minimum_version = VERSIONS[tls.minimum]
+    context.set_ciphers(CIPHERS)
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -149,7 +129,7 @@ def load(tls: Tls) -> tuple[ssl.SSLContext, Chain]:
         context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
         if tls.client_ca is not None:
             try:
-                read_chain(_read(tls.client_ca))
+                read_chain(read(tls.client_ca))
             except ValueError as error:
                 raise ValueError(f"client_ca: {error}") from None
             context.load_verify_locations(tls.client_ca)
@@ -287,16 +267,3 @@ class SecureFront(Front, asyncio.Protocol):
             # A client that keeps an idle connection in a pool may not answer our
             # goodbye for minutes. The end of the process does not wait for it.
             self.deadline = self._monotonic() + LINGER_TIME
-
-
-def _read(path: str) -> bytes:
-    with Path(path).open("rb") as stream:
-        return stream.read(MAX_PEM + 1)
-
-
-def _version(path: str) -> tuple[int, ...]:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,38 +1,52 @@
-"""Connections to one upstream: kept, lent to one request at a time, never shared.
+"""Connections to one endpoint: kept, lent to one request at a time, never shared.
 
-A connection goes back to the pool only when it is beyond doubt that the next answer on
-it belongs to the next request: the request was sent whole, the answer ended, and not a
-byte came after it (R31). Everything else is closed, also whatever was in use when its
+A connection goes back to its endpoint only when it is beyond doubt that the next answer
+on it belongs to the next request: the request was sent whole, the answer ended, and not
+a byte came after it (R31). Everything else is closed, also whatever was in use when its
 client went away or a deadline passed (R32). Retries are the exchange's affair (R34).
 
 RFC 9112 sections 6 and 9. httptools can't be told that a request was a HEAD: such an
 answer is ended here when its head ends, and its parser is not used again.
 
-Imports: gateway.clock, gateway.config.settings, gateway.observe.metrics,
+Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.proxy,
 gateway.wire; httptools.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Protocol, cast
+import os
+import select
+import ssl
+from collections.abc import Callable
+from typing import Protocol, TypeVar, cast
 
 import httptools
 
 from gateway.clock import Clock
-from gateway.config.settings import Upstream
+from gateway.config.settings import Address, Upstream
 from gateway.model import Headers
-from gateway.observe.metrics import UPSTREAM_CONNECTIONS, Sample
+from gateway.proxy.health import GATEWAY_ERRORS, Health
+from gateway.proxy.trust import Trust, said_goodbye
 from gateway.wire.framing import Body, check_response
 from gateway.wire.problems import UpstreamFailure
 
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
+
 NEVER = float("inf")
 MAX_HEAD = 64 * 1024  # bytes of a response head, and of trailers nobody reads (R35)
+# Seconds for which an endpoint that ended an idle connection is given nothing on a
+# kept one that may not be sent twice: it has shown that it does so when it likes.
+UNSTEADY = 60.0
 MAX_KNOWN = 256  # heads of answers kept for an upstream
 MAX_KNOWN_BYTES = 4096  # of one; 1 MiB in all
+# Encrypted bytes that may wait for a slow upstream, as many as a plain connection has;
+# the default for TLS is 512 KiB.
+_WRITE_BUFFER = 64 * 1024
 _END = b"\r\n\r\n"
-_BODILESS = frozenset({204, 304})
+# Answers whose heads are not kept: some have no body whatever they declare, others
+# are looked at each time.
+_UNKEPT = frozenset({204, 304}) | GATEWAY_ERRORS
 _SWITCHING = 101
 _FIRST_FINAL = 200
 
@@ -50,10 +64,35 @@ class KnownAnswer:
         self.status = status
         self.headers = headers
         self.length = length  # of the body, in bytes
-        self.head = b""  # by the pool: its bytes
+        self.head = b""  # by KnownAnswers: its bytes
         self.size = 0  # thereof with the body
         # By the exchange: the head for a client, without and with Vary.
         self.lines: list[bytes | None] = [None, None]
+
+
+class KnownAnswers(dict[bytes, KnownAnswer]):
+    """The heads of answers that an upstream has given, by their bytes."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: KnownAnswer | None = None  # the one that came last
+
+    def learn(self, data: bytes, known: KnownAnswer) -> None:
+        """Keep what the head of *data*, which is one whole answer, was read as."""
+        end = data.find(_END) + len(_END)
+        if end > MAX_KNOWN_BYTES or len(data) - end != known.length:
+            return
+        if len(self) >= MAX_KNOWN:
+            self.clear()
+        known.head, known.size = data[:end], len(data)
+        self[known.head] = known
+
+    def forget(self) -> None:
+        """Forget what answers were read as: other rules apply to them now."""
+        self.clear()
+        self.last = None
 
 
 class UpstreamFailed(Exception):  # noqa: N818  (named as its enum is)
@@ -111,7 +150,7 @@ class UpstreamConnection(asyncio.Protocol):
     deadline: float = NEVER  # monotonic seconds; read by the sweeper
     _parser: httptools.HttpResponseParser | None = None
     _method = b""  # of the request in hand
-    _uses = 0
+    uses = 0  # requests
     _answered = False  # a byte of the answer came
     _has_parsed = False  # what follows is of an earlier answer
     _in_head = True
@@ -119,6 +158,7 @@ class UpstreamConnection(asyncio.Protocol):
     _unread = 0  # bytes since the head began, or since the last byte of content
     _delivered = False  # the read in hand had content
     _until_close = False
+    _end_is_said = False  # and not only that the connection is no more
     _complete = False
     _stale = False  # the parser stopped in the middle of something
     _reusable = False
@@ -128,17 +168,19 @@ class UpstreamConnection(asyncio.Protocol):
     _is_plain = False  # the answer is one that has a body, and came alone
     _known: KnownAnswer | None = None  # what its head was read as
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._health = endpoint.health
         self._out: list[bytes] = []
         # What each request looks at is looked up faster here than in the class.
         self.sink = None
-        self._uses = 0
+        self.uses = 0
         self._answered = self._has_parsed = self._request_sent = False
-        self._monotonic = pool.clock.monotonic
-        self._timeout = pool.upstream.timeout
-        self._total = pool.upstream.timeout.total
-        self._first_byte = pool.upstream.timeout.first_byte
+        self._answers = endpoint.known_answers
+        self._monotonic = endpoint.clock.monotonic
+        self._timeout = endpoint.upstream.timeout
+        self._total = endpoint.upstream.timeout.total
+        self._first_byte = endpoint.upstream.timeout.first_byte
 
     # The exchange's side
 
@@ -172,13 +214,23 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _lent(self, sink: Sink, method: bytes) -> None:
         self.sink = sink
-        self._uses += 1
+        self.uses += 1
         self._method = method
         self._answered = False
         if self._has_parsed:
             self._has_parsed = self._complete = self._until_close = False
             self._known = None
             self._in_head = True
+
+    def count_from(self, began: float) -> None:
+        """Let the total time have begun at *began* (monotonic seconds).
+
+        To wait for a connection, or for one that failed, is a part of the exchange.
+        """
+        total = self._timeout.total
+        if total is not None:
+            self._total_at = began + total
+            self._wait(self.deadline)
 
     def send(self, data: bytes) -> None:
         """Add *data* to what the next flush writes."""
@@ -213,40 +265,58 @@ class UpstreamConnection(asyncio.Protocol):
         self.sink = None
         self.transport.abort()
 
+    def is_quiet(self) -> bool:
+        """Tell whether nothing waits to be read: no end, no answer to no question.
+
+        The loop would learn of it in its next turn; this asks the system now.
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
     # The sweeper's side
 
-    def expire(self, now: float) -> None:  # noqa: ARG002
+    def expire(self, now: float) -> None:
         """End a wait that was too long."""
         sink = self.sink
-        self._pool.leave(self)
+        self.endpoint.leave(self)
         self.drop()
         if sink is not None:
+            # A client that is slow to send is not the endpoint's failure.
+            is_due = self._request_sent or self.deadline < self._total_at
+            if self._in_head and is_due:
+                self._health.failed(now)
             sink.on_failure(UpstreamFailure.TIMED_OUT, unanswered=False)
 
     # The transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self._pool.joined(self)
+        self.endpoint.joined(self)
 
     def data_received(self, data: bytes) -> None:
         sink = self.sink
         if sink is None:
             # Nobody asked: an answer to no request, or to one that is over (R31).
-            self._pool.leave(self)
+            self.endpoint.leave(self)
             self.transport.abort()
             return
         is_first = not self._answered
         if is_first:
-            known = self._pool.last_answer
+            answers = self._answers
+            known = answers.last
             if known is None or not data.startswith(known.head):
-                known = self._pool.known_answers.get(data[: data.find(_END) + 4])
+                known = answers.get(data[: data.find(_END) + 4])
             if known is not None and self._is_whole(known, data):
                 now = self._monotonic()
-                pool = self._pool
-                pool.last_answer = known
+                answers.last = known
                 self.sink = None
-                pool.give(self, now)
+                if self._health.failures:
+                    self._health.answered()
+                self.endpoint.give(self, now)
                 try:
                     sink.on_known(known, data[len(known.head) :], now)
                 except Exception as error:  # noqa: BLE001  (whoever waits must be told)
@@ -282,7 +352,7 @@ class UpstreamConnection(asyncio.Protocol):
             try:
                 sink.on_progress()
             except Exception as error:  # noqa: BLE001  (whoever waits must be told)
-                self._pool.leave(self)
+                self.endpoint.leave(self)
                 self.drop()
                 sink.on_bug(error)
             return
@@ -292,9 +362,9 @@ class UpstreamConnection(asyncio.Protocol):
             and self._request_sent
             and not self.transport.get_write_buffer_size()
         ):
-            self._pool.give(self, now)
+            self.endpoint.give(self, now)
             if is_first and self._known is not None:
-                self._pool.learn(data, self._known)
+                self._answers.learn(data, self._known)
         else:
             self.transport.abort()
         try:
@@ -323,20 +393,29 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Let the transport close itself; connection_lost follows."""
+        if self.sink is None:
+            self.endpoint.ended_early(self._monotonic())
+        elif self._until_close:
+            secure = self.transport.get_extra_info("ssl_object")
+            self._end_is_said = secure is None or said_goodbye(secure)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pool.left(self)
+        self.endpoint.left(self)
         sink, self.sink = self.sink, None
         self._parser = None  # it holds us as we hold it
         if sink is None:
+            if exc is not None:
+                self.endpoint.ended_early(self._monotonic())
             return
-        if self._until_close and exc is None:
+        if self._until_close and self._end_is_said and exc is None:
             sink.on_end(self._monotonic())
         else:
-            sink.on_failure(
-                UpstreamFailure.BROKE,
-                unanswered=self._uses > 1 and not self._answered,
-            )
+            unanswered = self.uses > 1 and not self._answered
+            if unanswered:
+                self.endpoint.ended_early(self._monotonic())
+            if self._in_head and not unanswered:
+                self._health.failed(self._monotonic())
+            sink.on_failure(UpstreamFailure.BROKE, unanswered=unanswered)
 
     def pause_writing(self) -> None:
         self._wait(self._monotonic() + self._timeout.send_idle)
@@ -394,7 +473,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._unread = 0
         self._reusable = parser.should_keep_alive()
         self._until_close = body.until_close
-        if self._is_plain and body.length is not None and status not in _BODILESS:
+        if status in GATEWAY_ERRORS:
+            self._health.failed(self._now)
+        elif self._health.failures:
+            self._health.answered()
+        if self._is_plain and body.length is not None and status not in _UNKEPT:
             self._known = KnownAnswer(status, headers, body.length)
         sink.on_answer(status, headers, body, self._now)
         if self._method == b"HEAD":
@@ -432,12 +515,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _fail(self, sink: Sink, error: Exception | None) -> None:
         cause = error.__context__ if error is not None else None
-        self._pool.leave(self)
+        self.endpoint.leave(self)
         self.drop()
         is_bug = isinstance(error, httptools.HttpParserCallbackError)
         if is_bug and not isinstance(cause, _BrokenAnswer | _Surplus):
             sink.on_bug(cause)
         else:
+            if self._in_head:
+                self._health.failed(self._now)
             sink.on_failure(UpstreamFailure.BROKE, unanswered=False)
 
     def _wait(self, until: float) -> None:
@@ -446,32 +531,76 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = until if until < total else total  # noqa: FURB136
 
 
-class Pool:
-    """The connections to one upstream.
+class Home(Protocol):
+    """What an endpoint needs of the pool that it is one of."""
+
+    upstream: Upstream
+    clock: Clock
+    known_answers: KnownAnswers
+    connections: set[UpstreamConnection]  # of all its endpoints: lent and idle
+    connecting: int
+    tls: Trust | None
+
+
+class Endpoint:
+    """One place to connect to, and the connections to it.
 
     Last in, first out: the warmest is used, and the surplus ages away.
 
     Args:
-        upstream: Where, and within which bounds.
-        clock: For deadlines.
+        pool: What it shares with the other endpoints of its upstream.
+        address: An IP address and a port, or a Unix socket.
+        authority: What it is called in a Host field.
+        server_name: Who it has to be, by its certificate; "": there is no TLS.
+        health: What is known of it.
     """
 
-    def __init__(self, upstream: Upstream, clock: Clock) -> None:
-        self.upstream = upstream
-        self.clock = clock
-        # What a request to it is given; None: the client's own Host.
-        self.host = {
-            "client": None,
-            "upstream": upstream.authority.encode("ascii"),
-        }.get(upstream.host, upstream.host.encode("ascii"))
-        self._keep_alive = upstream.keep_alive
-        self._max_idle = upstream.max_idle
-        self.known_answers: dict[bytes, KnownAnswer] = {}
-        self.last_answer: KnownAnswer | None = None  # the one that came last
-        self.connections: set[UpstreamConnection] = set()  # all: lent and idle
+    def __init__(
+        self,
+        pool: Home,
+        address: Address,
+        authority: str,
+        server_name: str,
+        health: Health,
+    ) -> None:
+        self.clock = pool.clock
+        self.upstream = pool.upstream
+        self.known_answers = pool.known_answers
+        self.address = address
+        self.authority = authority
+        self.health = health
+        self.check_at = 0.0  # monotonic seconds, by the pool
+        self.trouble = ""  # why the last connection did not open; for the log
+        self.is_retired = False
+        self.connecting = 0
+        self.connected = 0  # connections, since it is known
+        self._keep_alive = pool.upstream.keep_alive
+        self._max_idle = pool.upstream.max_idle
+        self._server_name = server_name
+        self._pool = pool
+        self._connections: set[UpstreamConnection] = set()  # lent and idle
         self._idle: list[UpstreamConnection] = []
-        self._connecting = 0
-        self._retired = False
+        self._ended_early_at = -NEVER
+        self._served = 0  # requests, by connections that are no more
+
+    # What it has
+
+    @property
+    def idle(self) -> int:
+        """Connections that nobody uses."""
+        return len(self._idle)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for a connection, or for their answer on one."""
+        return len(self._connections) - len(self._idle) + self.connecting
+
+    @property
+    def requests(self) -> int:
+        """Requests that were sent to it."""
+        return self._served + sum(one.uses for one in self._connections)
+
+    # Lending
 
     def take(self, now: float) -> UpstreamConnection | None:
         """Return an idle connection, if there is one that may still be used."""
@@ -483,74 +612,87 @@ class Pool:
             connection.drop()
         return None
 
-    async def connect(self) -> UpstreamConnection:
+    async def open(self, *, again: bool = False) -> UpstreamConnection:
         """Open a connection.
 
+        Args:
+            again: A second time at once, where the first one was refused: a listener
+                that is being replaced refuses for a moment.
+
         Raises:
-            UpstreamFailed: Refused, too slow, or as many as there may be.
+            UpstreamFailed: Refused, or too slow.
         """
-        upstream = self.upstream
-        if len(self.connections) + self._connecting >= upstream.max_connections:
-            raise UpstreamFailed(UpstreamFailure.FULL)
-        self._connecting += 1
+        self.connecting += 1
+        self._pool.connecting += 1
         try:
-            async with asyncio.timeout(upstream.timeout.connect):
+            async with asyncio.timeout(self.upstream.timeout.connect):
                 try:
-                    return await self._open()
+                    _, connection = await self.reach(self._connection)
                 except OSError:
-                    # Nothing was sent, so once more is safe (R34): a listener that
-                    # is being replaced refuses for a moment.
-                    return await self._open()
+                    if not again:
+                        raise
+                    _, connection = await self.reach(self._connection)
         except TimeoutError as error:
+            self.trouble = "it took too long to connect"
             raise UpstreamFailed(UpstreamFailure.TIMED_OUT) from error
         except OSError as error:
+            self.trouble = _words(error)
             raise UpstreamFailed(UpstreamFailure.REFUSED) from error
         finally:
-            self._connecting -= 1
-
-    async def _open(self) -> UpstreamConnection:
-        loop = asyncio.get_running_loop()
-        address = self.upstream.address
-        if address.path:
-            _, connection = await loop.create_unix_connection(
-                lambda: UpstreamConnection(self), address.path
-            )
-        else:
-            _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(self), address.host, address.port
-            )
+            self.connecting -= 1
+            self._pool.connecting -= 1
+        self.connected += 1
+        self.trouble = ""
         return connection
+
+    async def reach(
+        self, factory: Callable[[], ProtocolT]
+    ) -> tuple[asyncio.WriteTransport, ProtocolT]:
+        """Open a connection for whatever *factory* makes.
+
+        Raises:
+            OSError: It was refused, or the other side is not who it should be.
+        """
+        loop = asyncio.get_running_loop()
+        address = self.address
+        if address.path:
+            return await loop.create_unix_connection(factory, address.path)
+        trust = self._pool.tls
+        if not self._server_name or trust is None:
+            return await loop.create_connection(factory, address.host, address.port)
+        transport, protocol = await loop.create_connection(
+            factory,
+            address.host,
+            address.port,
+            ssl=trust.context,
+            server_hostname=self._server_name,
+        )
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        return transport, protocol
+
+    def _connection(self) -> UpstreamConnection:
+        return UpstreamConnection(self)
+
+    def is_steady(self, now: float) -> bool:
+        """Tell whether it leaves idle connections to us (monotonic seconds)."""
+        return now - self._ended_early_at > UNSTEADY
+
+    def ended_early(self, now: float) -> None:
+        """Note that it has ended a connection that we would still have used."""
+        self._ended_early_at = now
+
+    def put_back(self, connection: UpstreamConnection) -> None:
+        """Take back a connection as it was taken."""
+        self._idle.append(connection)
 
     def give(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection on which nothing is left to come."""
         idle = self._idle
-        if self._retired or len(idle) >= self._max_idle:
+        if self.is_retired or len(idle) >= self._max_idle:
             connection.drop()
             return
         connection.deadline = now + self._keep_alive
         idle.append(connection)
-
-    def measure(self) -> Iterator[Sample]:
-        """Yield how many connections there are, by what they do."""
-        name, idle = self.upstream.name, len(self._idle)
-        yield UPSTREAM_CONNECTIONS, (name, "idle"), idle
-        yield UPSTREAM_CONNECTIONS, (name, "lent"), len(self.connections) - idle
-        yield UPSTREAM_CONNECTIONS, (name, "connecting"), self._connecting
-
-    def learn(self, data: bytes, known: KnownAnswer) -> None:
-        """Keep what the head of *data*, which is one whole answer, was read as."""
-        end = data.find(_END) + len(_END)
-        if end > MAX_KNOWN_BYTES or len(data) - end != known.length:
-            return
-        if len(self.known_answers) >= MAX_KNOWN:
-            self.known_answers.clear()
-        known.head, known.size = data[:end], len(data)
-        self.known_answers[known.head] = known
-
-    def forget(self) -> None:
-        """Forget what answers were read as: other rules apply to them now."""
-        self.known_answers.clear()
-        self.last_answer = None
 
     def leave(self, connection: UpstreamConnection) -> None:
         """Lend *connection* no more."""
@@ -559,21 +701,37 @@ class Pool:
 
     def joined(self, connection: UpstreamConnection) -> None:
         """Note that *connection* is open."""
-        self.connections.add(connection)
+        self._connections.add(connection)
+        self._pool.connections.add(connection)
 
     def left(self, connection: UpstreamConnection) -> None:
         """Note that *connection* is no more."""
-        self.connections.discard(connection)
-        self.leave(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._pool.connections.discard(connection)
+            self._served += connection.uses
+            self.leave(connection)
+
+    def yield_one(self) -> bool:
+        """Close the coldest idle connection, if there is one: another one is wanted."""
+        if not self._idle:
+            return False
+        connection = self._idle[0]
+        self.left(connection)
+        connection.drop()
+        return True
 
     def retire(self) -> None:
-        """Keep nothing any more: the upstream is configured otherwise now."""
-        self._retired = True
+        """Keep nothing any more; what is lent is closed when it comes back."""
+        self.is_retired = True
         while self._idle:
             self._idle.pop().drop()
 
-    def abort(self) -> None:
-        """Close everything at once."""
-        self.retire()
-        for connection in tuple(self.connections):
-            connection.drop()
+
+def _words(error: OSError) -> str:
+    """Say why a connection did not open, in a library's words and nobody else's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason}"
+    return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -2,48 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from gateway.config.settings import Address
+from gateway.config.load import load
+from gateway.config.settings import (
+    Address,
+    Ejection,
+    HealthCheck,
+    Timeouts,
+    Upstream,
+    UpstreamTls,
+    UpstreamUrl,
+)
 from gateway.config.upstreams import parse_upstream
+from tests.certificates import START, Authority
 from tests.config.making import Project
 
 URLS = 'urls    = ["http://127.0.0.1:8000"]'
+SECURE = 'urls = ["https://orders"]'
 NAMED = 'upstream = "orders"'
 
 
 def test_the_example_upstream_is_understood(project: Project) -> None:
-    """Address, authority, deadlines in seconds."""
+    """Address, authority, deadlines in seconds; what is not said is as documented."""
     upstream = project.load().settings.upstreams["orders"]
-    assert upstream.address == Address("127.0.0.1", 8000)
-    assert upstream.authority == "127.0.0.1:8000"
+    (url,) = upstream.urls
+    assert url == UpstreamUrl(Address("127.0.0.1", 8000), "127.0.0.1:8000")
+    assert replace(upstream, timeout=Timeouts()) == Upstream("orders", (url,))
     assert (upstream.host, upstream.pass_credentials) == ("client", False)
     assert (upstream.timeout.connect, upstream.timeout.idle) == (2, 60)
     assert upstream.timeout.total is None
 
 
 @pytest.mark.parametrize(
-    ("text", "address", "authority"),
+    ("text", "url"),
     [
-        ("http://orders", Address("orders", 80), "orders"),
-        ("http://Orders:8080", Address("orders", 8080), "orders:8080"),
-        ("http://[::1]:80", Address("::1", 80), "[::1]:80"),
-        ("unix:/run/orders.sock", Address(path="/run/orders.sock"), "localhost"),
+        ("http://orders", UpstreamUrl(Address("orders", 80), "orders")),
+        ("http://Orders:8080", UpstreamUrl(Address("orders", 8080), "orders:8080")),
+        ("http://[::1]:80", UpstreamUrl(Address("::1", 80), "[::1]:80")),
+        ("https://orders", UpstreamUrl(Address("orders", 443), "orders", secure=True)),
+        ("unix:/run/o.sock", UpstreamUrl(Address(path="/run/o.sock"), "localhost")),
     ],
 )
-def test_an_upstream_is_a_host_or_a_socket(
-    text: str, address: Address, authority: str
-) -> None:
+def test_an_upstream_is_a_host_or_a_socket(text: str, url: UpstreamUrl) -> None:
     """Its authority is what it would be called in a Host field."""
-    target = parse_upstream(text)
-    assert (target.address, target.authority) == (address, authority)
+    assert parse_upstream(text) == url
 
 
 @pytest.mark.parametrize(
     ("new", "words"),
     [
-        ('urls = ["https://orders"]', "TLS to upstreams is not there yet"),
-        ('urls = ["http://a", "http://b"]', "one URL for now: balancing"),
+        ('urls = ["http://a", "http://A:80/"]', "expected no path"),
+        ('urls = ["http://a", "http://A"]', "this URL stands here twice"),
+        ('urls = ["http://a", "http://b"]\nhost = "upstream"', "say the name"),
+        (URLS + "\nmax_connections = 0", "must be at least 1"),
+        (URLS + "\npanic_threshold = 101", "must be at most 100"),
+        (URLS + '\nresolve_every = "0s"', "must be at least 1s"),
+        (URLS + '\nhealth = { path = "healthz" }', 'such as "/healthz"'),
+        (URLS + '\nhealth = { path = "/a b" }', 'such as "/healthz"'),
+        (URLS + '\nhealth = { path = "/", healthy = 0 }', "must be at least 1"),
+        (URLS + '\nhealth = { path = "/", interval = "0s" }', "at least 100ms"),
+        (URLS + '\nhealth = { interval = "1s" }', "path"),
+        (URLS + '\nejection = { time = "10m" }', "max_time has to be time or more"),
+        (URLS + '\ntls = { ca = "file:x" }', "none of its URLs is https:"),
+        (URLS + "\ntls = { verify = false }", "unknown key"),
+        (SECURE + '\ntls = { ca = "x" }', 'ca: expected "file:/path"'),
+        (SECURE + '\ntls = { ca = "file:x" }', "cannot be read"),
+        (SECURE + '\ntls = { ca = "file:gateway.toml" }', "no PEM certificate in it"),
+        (SECURE + '\ntls = { key = "file:x" }', "belong together: say both"),
+        (SECURE + '\ntls = { server_name = "a:1" }', "without a port"),
         ("urls = []", "urls: must not be empty"),
         ('urls = "http://a"', "urls: expected a list"),
         ('urls = ["orders:80"]', "expected a URL"),
@@ -77,7 +107,7 @@ keep_alive = "1s"
 max_idle = 0"""
     loaded = project.edit("gateway.toml", URLS, new).load()
     upstream = loaded.settings.upstreams["orders"]
-    assert upstream.address.path == str(project.path / "run" / "orders.sock")
+    assert upstream.urls[0].address.path == str(project.path / "run" / "orders.sock")
     assert upstream.host == "orders.internal:81"
     assert (upstream.keep_alive, upstream.max_idle) == (1, 0)
     assert upstream.pass_credentials
@@ -93,6 +123,7 @@ max_idle = 0"""
         ("unix:/run/x", False),
         ("http://orders:8000", True),
         ("http://10.0.0.1", True),
+        ("https://orders", False),
     ],
 )
 def test_plaintext_over_a_network_is_a_weakening(
@@ -108,7 +139,7 @@ def test_a_service_may_say_its_url_itself(project: Project) -> None:
     project.edit("gateway.toml", "[upstream.orders]", "[upstream.other]")
     project.edit("policies/orders.toml", NAMED, 'upstream = "http://orders:81"')
     settings = project.load().settings
-    assert settings.upstreams["orders"].address == Address("orders", 81)
+    assert settings.upstreams["orders"].urls[0].address == Address("orders", 81)
     assert "plaintext upstream orders" in project.weak()
 
 
@@ -116,7 +147,7 @@ def test_a_service_may_say_its_url_itself(project: Project) -> None:
     ("name", "url", "words"),
     [
         ("orders", "http://orders:81", "[upstream.orders] exists: a URL here would"),
-        ("other", "https://orders", "TLS to upstreams is not there yet"),
+        ("other", "https://orders/a", "expected no path"),
         ("other", "unix:", "expected a path"),
     ],
 )
@@ -136,3 +167,76 @@ def test_a_service_named_self_has_no_url(project: Project) -> None:
     project.edit("policies/orders.toml", NAMED, 'upstream = "http://orders:81"')
     project.edit("policies/orders.toml", 'name     = "orders"', 'name     = "self"')
     assert '"self" is the gateway itself' in project.report()
+
+
+def test_several_urls_stand_in_for_one_another(project: Project) -> None:
+    """With all that can be said of them."""
+    new = """urls = ["http://127.0.0.1:1", "http://[::1]:2", "unix:run/o.sock"]
+max_connections = 7
+resolve_every = "30s"
+panic_threshold = 20
+health = { path = "/healthz?a=b", interval = "5s", timeout = "1s", unhealthy = 4 }
+ejection = { failures = 2, time = "1s", max_time = "1m" }"""
+    upstream = project.edit("gateway.toml", URLS, new).load().settings.upstreams
+    orders = upstream["orders"]
+    assert [url.address.port for url in orders.urls] == [1, 2, 0]
+    assert (orders.max_connections, orders.resolve_every) == (7, 30)
+    assert orders.panic_threshold == 20
+    assert orders.health == HealthCheck("/healthz?a=b", 5, 1, 2, 4)
+    assert orders.ejection == Ejection(2, 1, 60)
+
+
+def test_tls_to_an_upstream(project: Project) -> None:
+    """Files are looked at, and a readable key is a weakening."""
+    project.edit("gateway.toml", URLS, SECURE)
+    assert project.load().settings.upstreams["orders"].tls == UpstreamTls()
+    ca = Authority()
+    ca.write(project.path)
+    certificate, key = ca.sign("gateway").write(project.path, "us")
+    project.edit(
+        "gateway.toml",
+        SECURE,
+        SECURE
+        + """
+[upstream.orders.tls]
+ca = "file:ca.crt"
+certificate = "file:us.crt"
+key = "file:us.key"
+server_name = "Orders.internal"
+minimum = "1.3"
+[upstream.orders.timeout]
+""",
+    )
+    project.edit("gateway.toml", 'timeout = { connect = "2s", first_byte = "30s" }', "")
+    loaded = project.load()
+    assert loaded.settings.upstreams["orders"].tls == UpstreamTls(
+        ca=str(project.path / "ca.crt"),
+        certificate=certificate,
+        key=key,
+        server_name="orders.internal",
+        minimum="1.3",
+    )
+    Path(key).chmod(0o644)
+    assert "readable secret upstream.orders.tls.key" in project.weak()
+    project.write("us.key", ca.sign("another").key_pem.decode())
+    assert "the key does not belong to the certificate" in project.report()
+
+
+def test_one_plaintext_url_is_enough_for_a_weakening(project: Project) -> None:
+    """It is told once, at the first one."""
+    urls = 'urls = ["https://a", "http://b", "http://c"]'
+    project.edit("gateway.toml", URLS, urls)
+    weak = project.load().settings.weakenings
+    (found,) = (item for item in weak if item.what == "plaintext upstream orders")
+    assert found.place.startswith("gateway.toml:")
+
+
+def test_a_certificate_that_has_expired_is_a_weakening(project: Project) -> None:
+    """What we show to an upstream is looked at as what we show to clients."""
+    ca = Authority()
+    ca.sign("gateway").write(project.path, "us")
+    more = '\ntls = { certificate = "file:us.crt", key = "file:us.key" }'
+    project.edit("gateway.toml", URLS, SECURE + more)
+    later = START.timestamp() + 91 * 86400
+    loaded = load([project.path / "gateway.toml"], env=project.env, now=later)
+    assert "expired TLS certificate" in {w.what for w in loaded.settings.weakenings}

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 from gateway.clock import Clock
-from gateway.config.settings import Address, Server, Timeouts, Upstream
+from gateway.config.settings import Address, Server, Timeouts, Upstream, UpstreamUrl
 from gateway.decision import Pending
 from gateway.identity.signer import Signed
 from gateway.model import (
@@ -34,8 +34,9 @@ from gateway.model import (
 from gateway.observe.access import Entry
 from gateway.proxy.front import Front
 from gateway.proxy.gate import Gate
+from gateway.proxy.pool import Pool
 from gateway.proxy.server import DataPort
-from gateway.proxy.upstream import Pool, UpstreamConnection
+from gateway.proxy.upstream import UpstreamConnection
 from gateway.wire.headers import Hygiene
 from tests.fuzz import strict
 
@@ -203,14 +204,14 @@ class Upstreams(Pool):
     """The connections to a backend in memory."""
 
     def __init__(self, world: World, upstream: Upstream, behave: Behaviour) -> None:
-        super().__init__(upstream, world.clock)
+        super().__init__(upstream, world.clock, world._spawn)
         self.world = world
         self.behave = behave
         self.lines: list[Line] = []
 
-    async def connect(self) -> UpstreamConnection:
+    async def connect(self, *, fresh: bool = False) -> UpstreamConnection:
         await _Turn()
-        connection = UpstreamConnection(self)
+        connection = UpstreamConnection(self.endpoints[0])
         line = Line(self, connection)
         self.lines.append(line)
         connection.connection_made(line.transport)
@@ -232,9 +233,8 @@ class World:
         self.sent: list[tuple[str, RequestHead]] = []  # by request id, in their order
         self._events: deque[Callable[[], None]] = deque()
         self._random = 0
-        upstream = Upstream(
-            "backend", Address("192.0.2.9", 80), "backend", timeout=Timeouts()
-        )
+        url = UpstreamUrl(Address("192.0.2.9", 80), "backend")
+        upstream = Upstream("backend", (url,), timeout=Timeouts())
         gate = Gate(
             server=Server(max_head=MAX_HEAD, max_headers=MAX_HEADERS),
             decide_now=self._decide,

@@ -12,13 +12,20 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.clock import Clock
-from gateway.config.settings import Address, Server, Timeouts, Upstream
+from gateway.config.settings import (
+    Address,
+    Server,
+    Timeouts,
+    Upstream,
+    UpstreamTls,
+    UpstreamUrl,
+)
 from gateway.decision import Pending
 from gateway.identity.signer import NOBODY, Signed
 from gateway.model import (
@@ -36,6 +43,7 @@ from gateway.model import (
 )
 from gateway.observe.access import Entry
 from gateway.proxy.gate import Gate
+from gateway.proxy.pool import Resolve, addresses_of
 from gateway.proxy.server import DataPort
 from gateway.proxy.sockets import bind_all
 from gateway.proxy.tls import Certificates
@@ -208,7 +216,7 @@ class Decision:
     def _permit(self, head: RequestHead) -> Permit:
         first = head.segments[0]
         route = {"public": PUBLIC, "small": SMALL, "large": LARGE}.get(first, ROUTE)
-        upstream = "nowhere" if first == "nowhere" else "backend"
+        upstream = first if first in {"nowhere", "other"} else "backend"
         principal = ANONYMOUS if route is PUBLIC else ALICE
         permit = Permit(route, NOTHING, principal, 0, upstream, head.target)
         self.permits.append(permit)
@@ -298,18 +306,32 @@ class Bench:
                 await asyncio.sleep(0.005)
 
 
+def url_of(backend: Backend) -> UpstreamUrl:
+    """Return where *backend* listens."""
+    address = Address("127.0.0.1", backend.port)
+    return UpstreamUrl(address, str(address))
+
+
+def at(host: str, port: int, *, name: str = "backend", **more: Any) -> Upstream:
+    """Return an upstream of one endpoint."""
+    address = Address(host, port)
+    return Upstream(name, (UpstreamUrl(address, str(address)),), **more)
+
+
 @asynccontextmanager
 async def gate_to(
     backend: Backend | None,
-    *,
+    *others: Backend,
     server: Server | None = None,
     timeouts: Timeouts | None = None,
     hygiene: Hygiene | None = None,
     listen: Address | None = None,
     tls: Certificates | None = None,
+    resolve: Resolve = addresses_of,
+    more: Mapping[str, Upstream] | None = None,
     **upstream: Any,
 ) -> AsyncIterator[Bench]:
-    """Run a data port in front of *backend*."""
+    """Run a data port in front of *backend*, and *others* that stand in for it."""
     decision = Decision()
     entries: list[Entry] = []
     tasks: set[asyncio.Task[Any]] = set()
@@ -332,17 +354,14 @@ async def gate_to(
         unused.bind(("127.0.0.1", 0))
         nobody = unused.getsockname()[1]
     limits = timeouts or Timeouts(connect=1.0)
-    known = {
-        "nowhere": Upstream(
-            "nowhere", Address("127.0.0.1", nobody), "nowhere", timeout=limits
-        )
-    }
+    known = {"nowhere": at("127.0.0.1", nobody, name="nowhere", timeout=limits)}
     if backend is not None:
+        urls = tuple(url_of(one) for one in (backend, *others))
         known["backend"] = Upstream(
             "backend",
-            upstream.pop("address", Address("127.0.0.1", backend.port)),
-            f"127.0.0.1:{backend.port}",
+            upstream.pop("urls", urls),
             timeout=limits,
+            tls=upstream.pop("tls_to", UpstreamTls()),
             **upstream,
         )
     gate = Gate(
@@ -351,11 +370,11 @@ async def gate_to(
         finish=decision.finish,
         hygiene=hygiene or Hygiene(),
         identity=identity,
-        upstreams=known,
+        upstreams={**known, **(more or {})},
         log=entries.append,
         generation="g1",
     )
-    port = DataPort(gate, CLOCK, spawn, os.urandom)
+    port = DataPort(gate, CLOCK, spawn, os.urandom, resolve)
     secure, client = (tls, None) if tls else OVER_TLS or (None, None)
     await port.start(bind_all([listen or Address("127.0.0.1", 0)]), secure)
     bench = Bench(port, gate, decision, entries, tasks, client=client)

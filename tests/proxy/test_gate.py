@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.config.settings import Address, Server, Upstream
+from gateway.config.settings import Server
 from tests.backends import answer, echoing, running, saying
-from tests.proxy.harness import gate_to, request
+from tests.proxy.harness import at, gate_to, request
 
 
 async def test_a_replaced_gate_counts_from_the_next_request_on() -> None:
@@ -35,7 +35,7 @@ async def test_an_upstream_that_moved_gets_new_connections() -> None:
         bench.port.replace(same)
         assert (await caller.call(request(b"/2"))).body == b"/2  "
         assert len(old.connections) == 1
-        moved = Upstream("backend", Address("127.0.0.1", new.port), "new")
+        moved = at("127.0.0.1", new.port)
         upstreams = {**same.upstreams, "backend": moved}
         bench.port.replace(replace(same, upstreams=upstreams))
         assert (await caller.call(request(b"/3"))).body == b"new"

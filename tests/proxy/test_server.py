@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.settings import Address, Server
+from gateway.config.settings import Address, Server, UpstreamUrl
 from gateway.observe.metrics import CONNECTIONS_REFUSED
 from gateway.proxy.server import AT_ONCE, DataPort
 from gateway.proxy.sockets import bind
@@ -53,7 +53,9 @@ async def test_it_listens_and_forwards_by_ipv6() -> None:
         six = Address("::1", 0)
         async with (
             gate_to(backend, listen=six) as inner,
-            gate_to(backend, listen=six, address=inner.address) as bench,
+            gate_to(
+                backend, listen=six, urls=(UpstreamUrl(inner.address, "inner"),)
+            ) as bench,
         ):
             assert str(bench.address) == f"[::1]:{bench.address.port}"
             assert (await bench.call(request(b"/v6"))).body == b"/v6  "
@@ -66,7 +68,7 @@ async def test_it_forwards_to_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "b.sock")
     async with (
         running(echoing, path) as backend,
-        gate_to(backend, address=Address(path=path)) as bench,
+        gate_to(backend, urls=(UpstreamUrl(Address(path=path), "localhost"),)) as bench,
     ):
         caller = await bench.caller()
         assert (await caller.call(request(b"/1"))).body == b"/1  "
