@@ -325,7 +325,7 @@ class Timeouts(Table):
         "While it takes nothing more of the request.", "30s"
     )
     first_byte: Annotated[Duration, between_times(0.001, 86400)] = key(
-        "From the request to the first byte of the answer.", "30s"
+        "From the end of the request to the end of the answer's head.", "30s"
     )
     idle: Annotated[Duration, between_times(0.001, 86400)] = key(
         "Between two pieces of the answer.", "60s"

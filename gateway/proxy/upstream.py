@@ -344,11 +344,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(sink, error)
             return
         if not self._complete:
+            # In the head its time runs on: a byte now and then is no answer. And where
+            # the request is not whole, it is the client's turn, whose time is limited.
             if not self._in_head:
                 self._wait(now + self._timeout.idle)
-            elif self._request_sent:
-                self._wait(now + self._first_byte)
-            # Else it is an interim answer, and the client's turn: its time is limited.
             try:
                 sink.on_progress()
             except Exception as error:  # noqa: BLE001  (whoever waits must be told)

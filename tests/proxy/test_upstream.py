@@ -360,6 +360,10 @@ SLOW = {
         200,
     ),
 }
+SLOW["a head that drips"] = (
+    backends.dribbling(*[b"HTTP/1.1 200 OK\r\n", *[b"x: y\r\n"] * 99], pause=0.1),
+    504,
+)
 SHORT = Timeouts(connect=1.0, send_idle=0.3, first_byte=0.3, idle=0.3)
 
 
