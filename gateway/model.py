@@ -294,6 +294,7 @@ class Route:
     strip: int = 0  # leading segments of the path to leave out before sending
     escapes: frozenset[str] = frozenset()  # of "%2F ...": what its path may hold
     max_body: int | None = None  # bytes; None: the server's
+    max_in_flight: int | None = None  # requests of a worker; None: its upstream's
     pass_credentials: bool = False
     bind_request: bool = False  # identity = { bind = "request" }
     place: str = ""  # file:line, for explain and check

@@ -208,6 +208,7 @@ def _route(at: KeyPath, route: written.Route) -> RouteSpec:
         audience=_maybe(route.audience),
         credentials=_maybe(route.credentials),
         max_body=route.max_body,
+        max_in_flight=route.max_in_flight,
         allow_encoded=tuple(route.allow_encoded),
         credentials_to_upstream=route.credentials_to_upstream,
         bind_request=route.identity is not None,

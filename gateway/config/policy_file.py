@@ -141,6 +141,13 @@ class Route(Table):
         "As in [service], for this route.", None, min_length=1
     )
     max_body: Size | None = key("As in [server], for this route; larger too.", None)
+    max_in_flight: int | None = key(
+        "Requests in flight at a time; more is 503. Without it, as many as its"
+        " upstream may have.",
+        None,
+        ge=1,
+        le=65536,
+    )
     allow_encoded: list[Literal["%2F", "%5C", "%23", "%3F", "%25"]] = key(
         "Escapes that its path may hold, refused elsewhere.", []
     )

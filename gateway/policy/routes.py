@@ -174,6 +174,7 @@ def compile_route(
         strip=service.strip,
         escapes=frozenset(spec.allow_encoded),
         max_body=spec.max_body,
+        max_in_flight=spec.max_in_flight,
         pass_credentials=to_upstream == "pass",
         bind_request=spec.bind_request,
         place=line(file, spec.at),

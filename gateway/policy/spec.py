@@ -51,6 +51,7 @@ class RouteSpec:
     audience: tuple[str, ...] | None = None
     credentials: tuple[str, ...] | None = None
     max_body: int | None = None  # bytes
+    max_in_flight: int | None = None  # requests
     allow_encoded: tuple[str, ...] = ()
     credentials_to_upstream: str | None = None  # "strip" | "pass"
     bind_request: bool = False

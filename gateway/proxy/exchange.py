@@ -16,6 +16,7 @@ gateway.proxy, gateway.wire.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from gateway.model import (
     Permit,
     Reason,
     RequestHead,
+    Route,
     Unavailable,
 )
 from gateway.observe.access import Entry, form_of, shown
@@ -69,6 +71,7 @@ class Port(Protocol):
     monotonic: Callable[[], float]  # seconds
     spawn: Callable[[Coroutine[None, None, None]], object]
     is_draining: bool
+    in_flight: Counter[str]  # by ids of routes that have a bound
     pools: dict[str, Pool]  # by the names of their upstreams
 
     def names(self) -> bytes:
@@ -133,6 +136,7 @@ class Exchange:
     _to_client_chunked = False
     _expects = False  # the client waits for a 100
     _is_paused = False  # the answer is not being read
+    _entered = ""  # the route that it is counted for
     _sending_since = 0.0
     _upstream_time = 0.0
 
@@ -243,6 +247,8 @@ class Exchange:
             self._refuse(outcome)
             return
         permit = self.permit = outcome
+        if permit.route.max_in_flight is not None and not self._enter(permit.route):
+            return
         gate, asked = self.gate, self.asked
         framing = b""
         if not asked.is_plain:
@@ -282,6 +288,26 @@ class Exchange:
             self.port.spawn(self._connect())
         else:
             self._attach(connection, monotonic)
+
+    def _enter(self, route: Route) -> bool:
+        """Count the request for its route; False: it is refused (R35)."""
+        counts = self.port.in_flight
+        assert route.max_in_flight is not None
+        if counts[route.id] >= route.max_in_flight:
+            self.failure = "route.full"
+            full = UpstreamFailure.FULL
+            answer = problems.upstream_failure(full, self.request_id, route.upstream)
+            self._answer(answer)
+            return False
+        counts[route.id] += 1
+        self._entered = route.id
+        return True
+
+    def _leave(self) -> None:
+        counts, route, self._entered = self.port.in_flight, self._entered, ""
+        counts[route] -= 1
+        if not counts[route]:
+            del counts[route]
 
     def _measure(self, permit: Permit) -> bytes | None:
         """Return the lines that frame the body; None: it is refused."""
@@ -637,6 +663,8 @@ class Exchange:
 
     def _log(self, now: float) -> None:
         self.over = True
+        if self._entered:
+            self._leave()
         try:
             self.gate.log(self._entry(now))
         except Exception:

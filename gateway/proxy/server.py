@@ -85,6 +85,7 @@ class DataPort:
         self._random = random
         self._resolve = resolve
         self._names: list[bytes] = []
+        self.in_flight: Counter[str] = Counter()
         self.pools: dict[str, Pool] = {}
         self._retired: list[Pool] = []
         self._per_peer: Counter[str] = Counter()

@@ -91,6 +91,7 @@ owner = { param = "id", claim = "customer", issuer = "demo" }
 audience = ["https://other.example"]
 credentials = ["bearer"]
 max_body = "1 GiB"
+max_in_flight = 20
 allow_encoded = ["%2F"]
 credentials_to_upstream = "pass"
 identity = { bind = "request" }
@@ -110,6 +111,7 @@ identity = { bind = "request" }
     assert route.rule is not None
     assert route.audience == frozenset({"https://other.example"})
     assert route.max_body == 1024**3
+    assert route.max_in_flight == 20
     assert route.escapes == {"%2F"}
     assert route.strip == 2  # segments
     assert route.pass_credentials

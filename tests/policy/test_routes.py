@@ -419,14 +419,20 @@ def test_a_route_takes_from_its_service_what_it_does_not_say() -> None:
     """Audience and credentials; the rest is the route's own."""
     of = service(audience=("a",), strip_prefix=True)
     mine = route(
-        "GET /x", audience=("b",), max_body=7, allow_encoded=("%2F",), bind_request=True
+        "GET /x",
+        audience=("b",),
+        max_body=7,
+        max_in_flight=9,
+        allow_encoded=("%2F",),
+        bind_request=True,
     )
     theirs, own = load("GET /y", mine, of=of).routes
 
     assert theirs.audience == frozenset({"a"})
     assert own.audience == frozenset({"b"})
-    assert (own.max_body, own.bind_request) == (7, True)
-    assert (theirs.max_body, theirs.bind_request) == (None, False)
+    assert (own.max_body, own.max_in_flight, own.bind_request) == (7, 9, True)
+    assert (theirs.max_body, theirs.max_in_flight) == (None, None)
+    assert not theirs.bind_request
     assert own.escapes == {"%2F"}
     assert not theirs.escapes
     assert theirs.strip == own.strip == 1

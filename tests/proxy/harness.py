@@ -55,6 +55,7 @@ ALICE = Principal("user", "corp", "alice")
 ROUTE = Route("any", "test", "backend", "require", max_body=None)
 PUBLIC = replace(ROUTE, id="public", access="public", pass_credentials=True)
 SMALL = replace(ROUTE, id="small", max_body=1000)
+NARROW = replace(ROUTE, id="narrow", max_in_flight=2)
 LARGE = replace(ROUTE, id="large", max_body=1 << 40)
 # What every data port here speaks, and what its callers trust; see test_over_tls.
 OVER_TLS: tuple[Certificates, ssl.SSLContext] | None = None
@@ -215,7 +216,12 @@ class Decision:
 
     def _permit(self, head: RequestHead) -> Permit:
         first = head.segments[0]
-        route = {"public": PUBLIC, "small": SMALL, "large": LARGE}.get(first, ROUTE)
+        route = {
+            "public": PUBLIC,
+            "small": SMALL,
+            "large": LARGE,
+            "narrow": NARROW,
+        }.get(first, ROUTE)
         upstream = first if first in {"nowhere", "other"} else "backend"
         principal = ANONYMOUS if route is PUBLIC else ALICE
         permit = Permit(route, NOTHING, principal, 0, upstream, head.target)

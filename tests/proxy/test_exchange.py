@@ -6,13 +6,55 @@ import asyncio
 
 import pytest
 
-from gateway.config.settings import Server
+from gateway.config.settings import Server, Timeouts
 from gateway.wire.headers import Hygiene
 from tests import backends
 from tests.backends import Connection, answer, echoing, running, saying
 from tests.proxy.harness import chunked, gate_to, post, request
 
 EXPECT = b"Expect: 100-continue\r\n"
+
+
+async def test_a_route_has_so_many_requests_in_flight_and_no_more() -> None:
+    """R35: more are told to come back; other routes of its upstream are not affected.
+
+    Its room is free again however they end.
+    """
+
+    async def slow(connection: Connection) -> None:
+        while True:
+            got = await connection.request()
+            if b"silent" in got.target:
+                await connection.rest()
+            await connection.send(answer(b"ok"))
+
+    times = Timeouts(first_byte=0.5)
+    async with running(slow) as backend, gate_to(backend, timeouts=times) as bench:
+        for end in ("client", "timeout"):
+            callers = [await bench.caller() for _ in range(2)]
+            logged = len(bench.entries)
+            for caller in callers:
+                await caller.send(request(b"/narrow/silent"))
+            async with asyncio.timeout(2):
+                while bench.port.in_flight["narrow"] < 2:
+                    await asyncio.sleep(0.005)
+            full = await bench.call(request(b"/narrow/a"))
+            assert full.status == 503
+            assert full.values(b"retry-after") == [b"1"]
+            assert bench.entries[-1].reason == "route.full"
+            assert bench.entries[-1].route == "narrow"
+            assert (await bench.call(request(b"/b"))).status == 200
+            if end == "client":
+                for caller in callers:
+                    caller.close()
+            else:
+                got = [await caller.answer() for caller in callers]
+                assert [one.status for one in got] == [504, 504]
+            await bench.settled(logged + 4)
+            assert not bench.port.in_flight
+            for _ in range(4):
+                assert (await bench.call(request(b"/narrow/c"))).status == 200
+        assert not bench.port.in_flight
 
 
 async def test_what_was_permitted_is_what_is_sent() -> None:
