@@ -45,7 +45,7 @@ from gateway.observe.metrics import (
     Sample,
 )
 from gateway.proxy.checks import check
-from gateway.proxy.health import Health, State
+from gateway.proxy.health import LAST_TRIAL, Health, State
 from gateway.proxy.trust import LOOK, Trust
 from gateway.proxy.upstream import (
     NEVER,
@@ -174,6 +174,8 @@ class Pool:
         self._told: dict[Endpoint, State] = {}  # the last state that was logged
         self._why_not = UpstreamFailure.REFUSED  # the last connection that failed
         self._renew_endpoints()
+        for name in self._names.values():
+            self._begin_lookup(name)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -303,10 +305,11 @@ class Pool:
             if health.ejected_until and health.ejected_until <= now:
                 health.end_ejection(now)
             if not health.is_reachable and health.trial_at <= now:
-                health.trial_at = NEVER
+                # Later than its end, which says when the next one is.
+                health.trial_at = now + self.upstream.timeout.connect + LAST_TRIAL
                 self._spawn(self._try(endpoint))
             if rules is not None and endpoint.check_at <= now:
-                endpoint.check_at = NEVER
+                endpoint.check_at = now + rules.timeout + rules.interval
                 self._spawn(self._check(endpoint))
 
     async def _try(self, endpoint: Endpoint) -> None:
@@ -334,9 +337,6 @@ class Pool:
     # Names
 
     async def _wait_for_names(self) -> None:
-        for name in self._names.values():
-            if not name.look_at:
-                self._begin_lookup(name)
         try:
             async with asyncio.timeout(self.upstream.timeout.connect):
                 await self._looked_up.wait()
@@ -372,9 +372,10 @@ class Pool:
             if addresses != name.addresses and not self._is_retired:
                 name.addresses = addresses
                 self._renew_endpoints()
-        name.look_at = self.clock.monotonic() + pause
-        if self._endpoints or all(each.has_failed for each in self._names.values()):
-            self._looked_up.set()
+        finally:
+            name.look_at = self.clock.monotonic() + pause
+            if self._endpoints or all(each.has_failed for each in self._names.values()):
+                self._looked_up.set()
 
     # Choice
 

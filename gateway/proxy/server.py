@@ -122,8 +122,7 @@ class DataPort:
                     partial(PlainFront, self), sock=each, backlog=BACKLOG
                 )
             self._servers.append(server)
-        # At once: the names of upstreams are looked up before anybody asks for them.
-        self._sweep_timer = loop.call_soon(self._sweep)
+        self._sweep_timer = loop.call_later(SWEEP, self._sweep)
 
     @property
     def bound(self) -> tuple[Address, ...]:

@@ -143,6 +143,15 @@ def test_a_service_may_say_its_url_itself(project: Project) -> None:
     assert "plaintext upstream orders" in project.weak()
 
 
+def test_the_url_of_a_service_may_be_secure(project: Project) -> None:
+    """By the system's authorities."""
+    project.edit("gateway.toml", "[upstream.orders]", "[upstream.other]")
+    project.edit("policies/orders.toml", NAMED, 'upstream = "https://orders"')
+    (url,) = project.load().settings.upstreams["orders"].urls
+    assert url.secure
+    assert "plaintext upstream orders" not in project.weak()
+
+
 @pytest.mark.parametrize(
     ("name", "url", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import socket
 from collections import Counter
@@ -463,6 +464,53 @@ async def test_random_closes_lose_nothing_and_repeat_nothing(count: int) -> None
     assert len(posts) == 240
     assert set(posts.values()) == {1}
     assert sum(len(one.connections) for one in found) > 50
+
+
+async def test_an_end_that_has_come_is_seen_in_time() -> None:
+    """What can't be sent twice is not sent where the system knows of an end."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        await asyncio.gather(*[ask(bench, 1, b"/wait/x") for _ in range(2)])
+        pool, now = pool_of(bench), CLOCK.monotonic()
+        count = len(pool.connections)
+        for one in backend.connections:
+            own = one.writer.get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(own)) as sock:
+                sock.shutdown(socket.SHUT_WR)
+        # The loop has not turned since: to whom it may be said twice, it is good.
+        last = pool.take(now)
+        assert last is not None
+        pool.give(last, now)
+        assert pool.take_sure(now) is None
+        assert not pool.endpoints[0].is_steady(now)
+        assert pool.endpoints[0].is_steady(now + 61)
+        assert count >= 1
+
+
+async def test_an_endpoint_that_ends_idle_connections_gets_new_ones() -> None:
+    """For what can't be sent twice, and for a minute; the rest goes on as before."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        await ask(bench, 3)
+        backend.connections[0].writer.close()
+        await until(lambda: not pool_of(bench).connections)
+        caller = await bench.caller()
+        for _ in range(3):
+            assert (await caller.call(post(b"/", b"x"))).status == 200
+            assert (await caller.call(request())).status == 200
+        assert len(backend.connections) == 4
+
+
+async def test_three_endpoints_are_tried_and_no_more() -> None:
+    """Each may take timeout.connect, and a client waits."""
+    async with AsyncExitStack() as stack:
+        found = [await stack.enter_async_context(running(echoing)) for _ in range(5)]
+        bench = await stack.enter_async_context(gate_to(*found))
+        for one in found:
+            await one.stop()
+        assert (await bench.call(request())).status == 502
+        state = pool_of(bench).state()
+        assert sum(one.connect_failures for one in state.endpoints) == 3
+        assert max(one.connect_failures for one in state.endpoints) == 1
+        assert state.retries == 2
 
 
 # Room
