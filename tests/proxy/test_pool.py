@@ -317,6 +317,23 @@ async def test_a_page_that_is_broken_ejects_nobody() -> None:
         assert states(bench) == ["up", "up"]
 
 
+async def test_an_answer_whose_head_is_known_ends_a_row_of_failures() -> None:
+    """It is not read again, and counts all the same."""
+    async with (
+        running(named(b"one")) as one,
+        running(named(b"one")) as two,
+        gate_to(one, two) as bench,
+    ):
+        await ask(bench, 20)
+        pool = pool_of(bench)
+        assert pool.known_answers
+        for endpoint in pool.endpoints:
+            for _ in range(4):
+                endpoint.health.failed(CLOCK.monotonic())
+        await ask(bench, 20)
+        assert [each.health.failures for each in pool.endpoints] == [0, 0]
+
+
 async def test_a_slow_client_is_not_the_endpoints_failure() -> None:
     """Its body does not come, and nothing is counted."""
     times = Timeouts(total=0.3)
@@ -599,7 +616,9 @@ async def test_a_name_that_moves_is_followed() -> None:
     slow = named(b"slow", pause=0.3)
     async with (
         running(slow) as old,
-        gate_to(old, urls=_by_name(old), resolve=names, resolve_every=0.05) as bench,
+        gate_to(
+            old, urls=_by_name(old), resolve=names, resolve_every=0.05, keep_alive=60.0
+        ) as bench,
     ):
         new = Backend(named(b"new"))
         new.host, new.port = "127.0.0.2", old.port
