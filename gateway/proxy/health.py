@@ -19,7 +19,7 @@ Imports: gateway.config.settings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from gateway.config.settings import Ejection, HealthCheck
 
@@ -33,6 +33,7 @@ FIRST_TRIAL = 0.5
 LAST_TRIAL = 10.0
 
 State = Literal["up", "trial", "ejected", "unhealthy", "unreachable"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 class Health:

@@ -45,7 +45,7 @@ from gateway.observe.metrics import (
     Sample,
 )
 from gateway.proxy.checks import check
-from gateway.proxy.health import LAST_TRIAL, Health, State
+from gateway.proxy.health import LAST_TRIAL, STATES, Health, State
 from gateway.proxy.trust import LOOK, Trust
 from gateway.proxy.upstream import (
     NEVER,
@@ -214,9 +214,9 @@ class Pool:
         yield UPSTREAM_CONNECTIONS, (name, "connecting"), self.connecting
         yield UPSTREAM_RETRIES, (name,), state.retries
         yield UPSTREAM_FULL, (name,), state.full
-        for each in State:
+        for each in STATES:
             count = sum(one.state is each for one in state.endpoints)
-            yield UPSTREAM_ENDPOINTS, (name, str(each)), count
+            yield UPSTREAM_ENDPOINTS, (name, each), count
 
     # Connections
 

@@ -469,11 +469,15 @@ async def test_idle_connections_have_a_bound() -> None:
         async with asyncio.timeout(2):
             while sum(not one.ended for one in backend.connections) > 1:
                 await asyncio.sleep(0.005)
-        assert [value for *_, value in bench.port.pools["backend"].measure()] == [
-            1,  # idle
-            0,  # lent
-            0,  # connecting
-        ]
+        measured = {
+            (family.name, *labels): value
+            for family, labels, value in bench.port.pools["backend"].measure()
+            if value
+        }
+        assert measured == {
+            ("gateway_upstream_connections", "backend", "idle"): 1,
+            ("gateway_upstream_endpoints", "backend", "up"): 1,
+        }
 
 
 async def _slow_uploads(connection: Connection, *, silent: bool) -> None:
