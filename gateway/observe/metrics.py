@@ -27,12 +27,13 @@ from itertools import accumulate
 from typing import Final, Literal
 
 from gateway.model import Reason
-from gateway.observe.access import Entry
+from gateway.observe.access import Entry, Form
 
 OTHER: Final = "_OTHER"  # as OpenTelemetry writes it
 # Combinations that have a cell of their own: some 15 lines each in the answer. Nothing
 # of ours meets it but a policy with very many routes, where Prometheus would.
 MAX_CELLS: Final = 2000
+MAX_FORMS: Final = 1024  # of log lines, each with its cell beside it
 
 # Seconds. As many as OpenTelemetry advises for HTTP, but from lower on: that a request
 # takes two milliseconds instead of one is what one wants to see of a gateway.
@@ -222,29 +223,26 @@ class Metrics:
 
     def __init__(self) -> None:
         self._cells: dict[_Key, _Cell] = {}
+        self._by_form: dict[Form, _Cell] = {}
         self._upstreams: dict[Labels, _Histogram] = {}
         self._needs: dict[Labels, _Histogram] = {}
 
     def counting(self, log: Callable[[Entry], None]) -> Callable[[Entry], None]:
         """Return what counts an entry before it hands it to *log*."""
-        cells, cell_for = self._cells, self._cell_for
+        by_form, cell_for = self._by_form, self._cell_for
 
         def count(entry: Entry) -> None:
-            # What is not of our own making is no key yet, and finds nothing.
-            cell = cells.get(
-                (
-                    entry.route,
-                    entry.method,
-                    entry.status,
-                    entry.decision,
-                    entry.reason,
-                    entry.upstream,
-                )
-            ) or cell_for(entry)
-            ms = entry.ms
+            form, ms, upstream_ms = entry[-1], entry[5], entry[6]
+            # Entries that share a form share all that a cell is known by.
+            cell = by_form.get(form) if form is not None else None
+            if cell is None:
+                cell = cell_for(entry)
+                if form is not None:
+                    if len(by_form) >= MAX_FORMS:
+                        by_form.clear()
+                    by_form[form] = cell
             cell.counts[bisect_left(_BOUNDS_MS, ms)] += 1
             cell.ms += ms
-            upstream_ms = entry.upstream_ms
             if upstream_ms is not None:
                 upstream = cell.upstream
                 upstream.counts[bisect_left(_BOUNDS_MS, upstream_ms)] += 1
@@ -288,7 +286,11 @@ class Metrics:
         return found
 
     def _cell_for(self, entry: Entry) -> _Cell:
-        """Return the cell of an entry whose own words are no key."""
+        """Return the cell of *entry*."""
+        words = entry.route, entry.method, entry.status, entry.decision, entry.reason
+        known = self._cells.get((*words, entry.upstream))
+        if known is not None:  # what is not of our own making is no key
+            return known
         status: int | str | None = entry.status
         if status is not None and status not in _STATUSES:
             status = OTHER
