@@ -1,6 +1,6 @@
 """The main path: may this request pass?
 
-    head -> host -> own path -> route -> credential -> principal
+    head -> host -> own path -> route (-> origin) -> credential -> principal
          -> accepted here and now -> not revoked -> authorized -> Permit
 
 Each step either hands the next one what it needs or ends the matter, and every
@@ -41,6 +41,7 @@ from gateway.policy.policy import Policy
 from gateway.tokens.accept import accept
 from gateway.tokens.tickets import request_of
 from gateway.wire.credential import extract, without_ticket
+from gateway.wire.websocket import check_origin
 
 OWN = Route(
     id="self", service="", upstream=SELF, access="public", pass_credentials=True
@@ -142,13 +143,20 @@ class Decider:
         if isinstance(match, Denial):
             return match
         route, params = match
+        sockets = route.websocket if head.kind == "websocket" else None
+        if sockets is not None and not check_origin(head.headers, sockets.origins):
+            return Denial(Reason.ORIGIN_FORBIDDEN, route=route)
         if route.access == "public":
             return Permit(
                 route, params, ANONYMOUS, 0, route.upstream, _sent(head, route)
             )
 
         credential = extract(
-            head.section, head.query, route.credentials, self._max_token
+            head.section,
+            head.query,
+            route.credentials,
+            self._max_token,
+            sockets is not None,
         )
         if isinstance(credential, Denial):
             missing = credential.reason is Reason.CREDENTIAL_MISSING

@@ -41,6 +41,9 @@ class Reason(enum.StrEnum):
     BODY_TOO_LARGE = "body.too_large"
     METHOD_UNSUPPORTED = "method.unsupported"  # CONNECT, TRACE
     UPGRADE_REFUSED = "upgrade.refused"
+    UPGRADE_VERSION = "upgrade.version"  # of WebSocket
+    ORIGIN_FORBIDDEN = "origin.forbidden"
+    SOCKETS_TOO_MANY = "socket.too_many"
     TARGET_AMBIGUOUS = "target.ambiguous"
     HOST_MALFORMED = "host.malformed"
     HOST_UNKNOWN = "host.unknown"
@@ -278,6 +281,15 @@ class Rule(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What a route says of its WebSockets."""
+
+    max_message: int = 1024 * 1024  # bytes, each way
+    per_subject: int = 100  # open at a time
+    origins: frozenset[str] | None = None  # canonical; None: any
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One [[route]] of the policy, or a service's default, compiled."""
@@ -297,6 +309,9 @@ class Route:
     max_in_flight: int | None = None  # requests of a worker; None: its upstream's
     pass_credentials: bool = False
     bind_request: bool = False  # identity = { bind = "request" }
+    websocket: Sockets | None = None  # None: an upgrade to it is a plain request
+    stream: bool = False  # its answer may take its time, and be silent
+    ends_with_token: bool = False  # an answer that is not whole when the token ends
     place: str = ""  # file:line, for explain and check
 
 

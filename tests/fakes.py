@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from gateway.decision import Decider
 from gateway.model import (
@@ -50,10 +50,11 @@ def head_of(
     *headers: tuple[bytes, bytes],
     method: str = "GET",
     host: bytes = b"api.example",
+    kind: Literal["http", "websocket"] = "http",
 ) -> RequestHead:
     """Return the head of a request, read as every request is."""
     head = read_head(
-        kind="http",
+        kind=kind,
         method=method,
         scheme="http",
         target=target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import pytest
@@ -22,6 +22,7 @@ from gateway.model import (
     RequestHead,
     RevocationNeeded,
     Route,
+    Sockets,
     Steps,
     TicketNeeded,
     Unavailable,
@@ -475,3 +476,63 @@ async def test_on_an_optional_route_a_bad_ticket_is_not_nobody() -> None:
     assert isinstance(outcome, Denial)
     assert isinstance(nobody, Permit)
     assert nobody.principal is ANONYMOUS
+
+
+SHOP = (b"origin", b"https://shop.example")
+EVIL = (b"origin", b"https://evil.example")
+SOCKETS = Sockets(origins=frozenset({"https://shop.example"}))
+
+
+@pytest.mark.parametrize("route", [ORDERS, OPTIONAL, PUBLIC])
+@pytest.mark.parametrize(
+    ("sockets", "kind", "origin", "passes"),
+    [
+        (SOCKETS, "websocket", SHOP, True),
+        (SOCKETS, "websocket", EVIL, False),
+        (SOCKETS, "websocket", None, False),
+        (SOCKETS, "http", EVIL, True),
+        (Sockets(), "websocket", EVIL, True),
+        (None, "websocket", EVIL, True),
+    ],
+)
+def test_an_origin_is_looked_at_before_a_credential(
+    route: Route,
+    sockets: Sockets | None,
+    kind: Literal["http", "websocket"],
+    origin: tuple[bytes, bytes] | None,
+    passes: bool,
+) -> None:
+    """On every route that names some, whatever it asks for (R93)."""
+    headers = [GOOD] if origin is None else [GOOD, origin]
+    staff = Staff(route=replace(route, websocket=sockets))
+
+    outcome = decide(staff, head_of(b"/orders/7", *headers, kind=kind))
+
+    if passes:
+        assert isinstance(outcome, Permit)
+    else:
+        assert outcome == Denial(Reason.ORIGIN_FORBIDDEN, route=staff.route)  # type: ignore[arg-type]
+        assert staff.asked == ["match"]
+
+
+@pytest.mark.parametrize(
+    ("sockets", "kind", "passes"),
+    [
+        (Sockets(), "websocket", True),
+        (Sockets(), "http", False),
+        (None, "websocket", False),
+    ],
+)
+def test_a_subprotocol_is_a_credential_where_websockets_are(
+    sockets: Sockets | None, kind: Literal["http", "websocket"], passes: bool
+) -> None:
+    """Elsewhere it is a field like another."""
+    head = head_of(
+        b"/orders/7", (b"sec-websocket-protocol", b"bearer.good, chat"), kind=kind
+    )
+    outcome = decide(Staff(route=replace(ORDERS, websocket=sockets)), head)
+    if passes:
+        assert isinstance(outcome, Permit)
+    else:
+        assert isinstance(outcome, Denial)
+        assert outcome.reason is Reason.CREDENTIAL_MISSING

@@ -6,7 +6,7 @@ because it is then in every log on the way (RFC 6750 section 2.3). A ticket is w
 nothing there once it was used, and is taken out of the query that goes on. Nothing is
 verified here: to find a token and to believe it are two things.
 
-Imports: gateway.model.
+Imports: gateway.model, gateway.wire.websocket.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gateway.model import (
     Reason,
     RequestHead,
 )
+from gateway.wire.websocket import tokens_in
 
 # b64token, RFC 6750 section 2.1, without the `=` it may end in. Deleting what is
 # allowed costs a third of matching it.
@@ -62,6 +63,7 @@ def extract(
     query: bytes | None,
     kinds: frozenset[str],
     max_token: int,
+    websocket: bool = False,
 ) -> Credential | Denial:
     """Return the one credential that counts.
 
@@ -70,6 +72,7 @@ def extract(
         query: The raw query.
         kinds: The kinds of credential that the route accepts.
         max_token: bytes; a longer one is refused unread.
+        websocket: Whether it may stand among the subprotocols too.
     """
     if query is not None:
         lower = query.lower()
@@ -79,8 +82,12 @@ def extract(
         if "ticket" in kinds:
             named = len(_TICKET_NAMED.findall(b"&" + lower))
             if named:
-                return _ticket(section.headers, query, kinds, max_token, named)
+                return _ticket(
+                    section.headers, query, kinds, max_token, named, websocket
+                )
 
+    if websocket:
+        return _offered(section.headers, kinds, max_token)
     known = section.credential
     if known is not None and known[0] == kinds:
         return known[1]
@@ -99,13 +106,19 @@ def without_ticket(head: RequestHead) -> RequestHead:
 
 
 def _ticket(
-    headers: Headers, query: bytes, kinds: frozenset[str], max_token: int, named: int
+    headers: Headers,
+    query: bytes,
+    kinds: frozenset[str],
+    max_token: int,
+    named: int,
+    websocket: bool,
 ) -> Credential | Denial:
     """Return the ticket in *query*, in which it is *named* so many times."""
     spelt = _TICKET.findall(query)
     if named != 1 or len(spelt) != 1:
         return Denial(Reason.CREDENTIAL_AMBIGUOUS, "ticket")
-    other = _presented(headers, kinds, max_token)
+    look = _offered if websocket else _presented
+    other = look(headers, kinds, max_token)
     if isinstance(other, Credential):
         return Denial(Reason.CREDENTIAL_AMBIGUOUS, "two kinds")
     if other.reason is not Reason.CREDENTIAL_MISSING:
@@ -133,7 +146,27 @@ def _presented(
         if not scheme:
             return Denial(Reason.CREDENTIAL_MALFORMED, "no scheme")
         return Denial(Reason.CREDENTIAL_MISSING, "another scheme")
-    token = token.lstrip(b" ")  # credentials = auth-scheme 1*SP token68
+    # credentials = auth-scheme 1*SP token68
+    return _bearer(token.lstrip(b" "), max_token)
+
+
+def _offered(
+    headers: Headers, kinds: frozenset[str], max_token: int
+) -> Credential | Denial:
+    """Look among the subprotocols of a WebSocket's handshake too."""
+    found = _presented(headers, kinds, max_token)
+    tokens = tokens_in(headers) if "bearer" in kinds else []
+    if not tokens:
+        return found
+    is_only = isinstance(found, Denial) and found.reason is Reason.CREDENTIAL_MISSING
+    if len(tokens) > 1 or not is_only:
+        return Denial(Reason.CREDENTIAL_AMBIGUOUS, "two credentials")
+    if tokens[0] is None:
+        return Denial(Reason.CREDENTIAL_MALFORMED, "not base64url")
+    return _bearer(tokens[0], max_token)
+
+
+def _bearer(token: bytes, max_token: int) -> Credential | Denial:
     if len(token) > max_token:
         return Denial(Reason.CREDENTIAL_MALFORMED, "too long")
     padding = token.translate(None, _B64TOKEN)

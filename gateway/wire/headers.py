@@ -40,7 +40,9 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-_HOP_BY_HOP_PREFIXES: Final = (b"proxy-",)
+# A WebSocket's handshake is ours with either side; in any other message these fields
+# mean nothing, and one of them may hold a token.
+_HOP_BY_HOP_PREFIXES: Final = (b"proxy-", b"sec-websocket-")
 
 # What gateway.wire.forwarded writes on every request.
 WRITTEN: Final = frozenset(

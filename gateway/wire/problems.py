@@ -30,6 +30,13 @@ _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _MAX_RETRY_AFTER: Final = 3600  # seconds
+# Nobody knows when the caller will close one of its own.
+_SOCKET_RETRY: Final = b"10"  # seconds
+_UPGRADE: Final = (
+    (b"connection", b"Upgrade"),
+    (b"upgrade", b"websocket"),
+    (b"sec-websocket-version", b"13"),
+)
 
 ChallengeError = Literal["", "invalid_request", "invalid_token", "insufficient_scope"]
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -140,6 +147,25 @@ _PROBLEMS: Final[dict[Reason, _Problem]] = {
         "This upgrade is not supported.",
         close=True,
     ),
+    Reason.UPGRADE_VERSION: _Problem(
+        426,
+        "websocket_version",
+        "Upgrade Required",
+        "The only version of WebSocket that is spoken here is 13.",
+        close=True,
+    ),
+    Reason.ORIGIN_FORBIDDEN: _Problem(
+        403,
+        "origin_forbidden",
+        "Forbidden",
+        "Pages of this origin may not open a WebSocket here.",
+    ),
+    Reason.SOCKETS_TOO_MANY: _Problem(
+        429,
+        "too_many_websockets",
+        "Too Many Requests",
+        "As many WebSockets are open as one caller may have here.",
+    ),
     Reason.TARGET_AMBIGUOUS: _Problem(
         400,
         "ambiguous_target",
@@ -219,6 +245,10 @@ def problem(denial: Denial, *, request_id: str, realm: str = "gateway") -> Answe
         more = ((b"allow", _allow(denial.needed)),)
     elif denial.reason is Reason.METHOD_UNSUPPORTED:
         more = ((b"allow", _METHODS),)
+    elif denial.reason is Reason.UPGRADE_VERSION:
+        more = _UPGRADE  # RFC 6455 section 4.4, RFC 9110 section 15.5.22
+    elif denial.reason is Reason.SOCKETS_TOO_MANY:
+        more = ((b"retry-after", _SOCKET_RETRY),)
     elif rendered.challenge:
         challenge = rendered.challenge
         if rendered.scoped and denial.needed:

@@ -25,9 +25,14 @@ def find(
     query: bytes | None = None,
     kinds: frozenset[str] = BEARER,
     max_token: int = 100,
+    websocket: bool = False,
 ) -> Credential | Denial:
     return extract(
-        HeaderSection(headers, "api", b"api"), query, kinds=kinds, max_token=max_token
+        HeaderSection(headers, "api", b"api"),
+        query,
+        kinds=kinds,
+        max_token=max_token,
+        websocket=websocket,
     )
 
 
@@ -328,3 +333,75 @@ def test_a_ticket_in_one_request_is_none_in_the_next() -> None:
     assert [str(each) for each in said[::2]] == ["credential.missing"] * 2
     assert isinstance(said[1], Credential)
     assert str(said[3]) == "credential.missing"
+
+
+def offered(*protocols: bytes) -> tuple[bytes, bytes]:
+    return (b"sec-websocket-protocol", b", ".join(protocols))
+
+
+K8S = b"base64url.bearer.authorization.k8s.io."
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ([offered(b"bearer.abc")], "abc"),
+        ([offered(b"chat", b"bearer.a.b-c")], "a.b-c"),
+        ([offered(b"chat"), offered(b"bearer.abc")], "abc"),
+        ([offered(K8S + b"YWIvYz0")], "ab/c="),
+        ([auth(b"Bearer abc"), offered(b"chat")], "abc"),
+        ([auth(b"Basic YTpi"), offered(b"bearer.abc")], "abc"),
+        ([offered(b"chat")], "credential.missing"),
+        ([], "credential.missing"),
+        (
+            [auth(b"Bearer a"), offered(b"bearer.a")],
+            "credential.ambiguous:two credentials",
+        ),
+        (
+            [auth(b"Bearer"), offered(b"bearer.a")],
+            "credential.ambiguous:two credentials",
+        ),
+        (
+            [offered(b"bearer.a", K8S + b"YQ")],
+            "credential.ambiguous:two credentials",
+        ),
+        ([offered(b"bearer.a", b"bearer.b")], "credential.ambiguous:two credentials"),
+        ([auth(b"Bearer a")] * 2, "credential.ambiguous:one field twice"),
+        ([offered(b"bearer.")], "credential.malformed:not a b64token"),
+        ([offered(K8S)], "credential.malformed:not a b64token"),
+        ([offered(K8S + b"YQ=")], "credential.malformed:not base64url"),
+        ([offered(K8S + b"w6k")], "credential.malformed:not a b64token"),
+        ([offered(b"bearer." + b"a" * 101)], "credential.malformed:too long"),
+    ],
+)
+def test_a_websocket_may_offer_its_token(
+    headers: list[tuple[bytes, bytes]], found: str
+) -> None:
+    """Because a browser can't send it otherwise; once, in one place (R8, R93)."""
+    outcome = find(*headers, websocket=True)
+    if isinstance(outcome, Credential):
+        assert outcome == Credential("bearer", found)
+    else:
+        assert str(outcome) == found
+
+
+def test_a_token_is_offered_by_websockets_alone() -> None:
+    """And where the route takes none of its kind, it does not count."""
+    assert find(offered(b"bearer.abc")) == Denial(Reason.CREDENTIAL_MISSING)
+    none = find(offered(b"bearer.abc"), kinds=frozenset(), websocket=True)
+    assert none == Denial(Reason.CREDENTIAL_MISSING)
+    query = find(offered(b"bearer.abc"), query=b"access_token=a", websocket=True)
+    assert query == Denial(Reason.CREDENTIAL_IN_QUERY)
+
+
+def test_a_ticket_beside_an_offered_token_is_one_too_many() -> None:
+    """A WebSocket has one credential too, wherever it stands."""
+    query = b"ticket=" + TICKET
+    for offer, outcome in (
+        (b"bearer.abc", "credential.ambiguous:two kinds"),
+        (b"bearer.", "credential.malformed:not a b64token"),
+    ):
+        found = find(offered(offer), query=query, kinds=TICKETS, websocket=True)
+        assert str(found) == outcome
+    alone = find(offered(b"chat"), query=query, kinds=TICKETS, websocket=True)
+    assert alone == Credential("ticket", TICKET.decode())

@@ -33,6 +33,7 @@ NEVER = sorted(
             *RESERVED,
             "x-gateway-*",
             "proxy-*",
+            "sec-websocket-*",
             *(name.lower() for name in OWN),
             *(name.decode() for name in HOP_BY_HOP | WRITTEN),
         ]

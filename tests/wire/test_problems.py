@@ -43,6 +43,9 @@ TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.BODY_TOO_LARGE: (413, "body_too_large", None, True),
     Reason.METHOD_UNSUPPORTED: (405, "method_not_allowed", None, True),
     Reason.UPGRADE_REFUSED: (400, "upgrade_refused", None, True),
+    Reason.UPGRADE_VERSION: (426, "websocket_version", None, True),
+    Reason.ORIGIN_FORBIDDEN: (403, "origin_forbidden", None, False),
+    Reason.SOCKETS_TOO_MANY: (429, "too_many_websockets", None, False),
     Reason.TARGET_AMBIGUOUS: (400, "ambiguous_target", None, False),
     Reason.HOST_MALFORMED: (400, "malformed_host", None, False),
     Reason.HOST_UNKNOWN: (421, "unknown_host", None, False),
@@ -297,3 +300,16 @@ def test_no_text_breaks_an_answer(
         for name, value in answer.headers:
             assert re.fullmatch(rb"[a-z-]+", name)
             assert re.fullmatch(rb"[ -~]*", value)
+
+
+def test_who_speaks_another_websocket_is_told_which_is_spoken() -> None:
+    """RFC 6455 section 4.4, and RFC 9110 section 15.5.22 for the field of a 426."""
+    head = fields(problem(Denial(Reason.UPGRADE_VERSION), request_id="r"))
+    assert head[b"sec-websocket-version"] == b"13"
+    assert (head[b"upgrade"], head[b"connection"]) == (b"websocket", b"Upgrade")
+
+
+def test_who_has_too_many_sockets_is_told_when_to_ask_again() -> None:
+    """429 with Retry-After."""
+    head = fields(problem(Denial(Reason.SOCKETS_TOO_MANY), request_id="r"))
+    assert head[b"retry-after"] == b"10"
