@@ -46,7 +46,6 @@ LATER = {
     "test": "policy tests",
     "limit": "rate limits",
     "cors": "CORS",
-    "websocket": "WebSocket routes",
     "step_up": "step-up authentication",
     "binding": "bound tokens",
     "conflict": "separation of duties",

@@ -338,6 +338,9 @@ def _weak_routes(policy: Policy, hidden: Hidden) -> list[Weakening]:
         if route.escapes:
             why = f"allows {' '.join(sorted(route.escapes))} in its path"
             weak.append(Weakening(f"escapes in route {route.id}", why, route.place))
+        if route.websocket is not None and route.websocket.origins is None:
+            what = f"WebSockets from any page on route {route.id}"
+            weak.append(Weakening(what, "", route.place))
     return [
         Weakening(hidden.mask(item.what), hidden.mask(item.why), item.place)
         for item in weak

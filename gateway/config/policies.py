@@ -29,6 +29,7 @@ from gateway.policy.spec import (
     RoleSpec,
     RouteSpec,
     ServiceSpec,
+    SocketsSpec,
 )
 
 
@@ -194,6 +195,7 @@ def _file(file: str, parsed: _Table, *, operators: bool) -> PolicyFile:
 def _route(at: KeyPath, route: written.Route) -> RouteSpec:
     access = route.access
     owner = route.owner
+    sockets = route.websocket
     return RouteSpec(
         at=at,
         methods=tuple(route.methods),
@@ -212,6 +214,13 @@ def _route(at: KeyPath, route: written.Route) -> RouteSpec:
         allow_encoded=tuple(route.allow_encoded),
         credentials_to_upstream=route.credentials_to_upstream,
         bind_request=route.identity is not None,
+        websocket=None
+        if sockets is None
+        else SocketsSpec(
+            sockets.max_message, sockets.per_subject, _maybe(sockets.origins)
+        ),
+        stream=route.stream,
+        at_expiry=route.at_expiry,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from gateway.config.fields import Host, Or, Size, Table, Text, key
+from gateway.config.fields import Host, Or, Size, Table, Text, between_sizes, key
 
 
 class Service(Table):
@@ -74,6 +74,20 @@ class RouteIdentity(Table):
 
     bind: Literal["request"] = key(
         "Bind each assertion to its request: method, URL and request id."
+    )
+
+
+class WebSocket(Table):
+    """What a route says of its WebSockets."""
+
+    max_message: Annotated[Size, between_sizes(1024, 1 << 30)] = key(
+        "Of one message, either way; a longer one ends the connection.", "1 MiB"
+    )
+    per_subject: int = key("Open at a time, of one caller.", 100, ge=1)
+    origins: list[Text] | None = key(
+        'The only pages that may open one, by origin; "none" is a client without.',
+        None,
+        min_length=1,
     )
 
 
@@ -155,6 +169,17 @@ class Route(Table):
         "As in [upstream.x], for this route; public routes pass.", None
     )
     identity: RouteIdentity | None = key("How identity is asserted.", None)
+    websocket: WebSocket | None = key(
+        "Clients may upgrade a GET to a WebSocket; {} as it is by default.", None
+    )
+    stream: bool = key(
+        "Its answers may take their time: the upstream's `first_byte` and `idle` do"
+        " not cut them.",
+        default=False,
+    )
+    at_expiry: Literal["close", "finish"] | None = key(
+        'What a stream does when its token ends; "close" unless said.', None
+    )
 
 
 class Policy(Table):

@@ -9,7 +9,7 @@ that is given has no colon, so that it can't be mistaken for a derived one.
 
 Imports: gateway.model, gateway.policy.permissions, gateway.policy.require,
 gateway.policy.rules, gateway.policy.spec, gateway.policy.suggest, gateway.policy.table,
-gateway.policy.templates.
+gateway.policy.templates, gateway.wire.websocket.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from gateway.model import Access, Route
+from gateway.model import Access, Route, Sockets
 from gateway.policy.permissions import Vocabulary
 from gateway.policy.policy import Listing
 from gateway.policy.require import Reading
@@ -30,10 +30,12 @@ from gateway.policy.spec import (
     Problem,
     RouteSpec,
     ServiceSpec,
+    SocketsSpec,
 )
 from gateway.policy.suggest import did_you_mean
 from gateway.policy.table import ANY_METHOD, Entry
 from gateway.policy.templates import Fault, Segment, Segments, forms, parse_path
+from gateway.wire.websocket import NO_ORIGIN, canonical_origin
 
 # RFC 9110 section 9, RFC 5789, QUERY, and what WebDAV and its kin use; no CONNECT and
 # TRACE, which no route can serve (R3).
@@ -125,6 +127,14 @@ def compile_route(
         hint = did_you_mean(spec.credentials_to_upstream or "", ("strip", "pass"))
         wrong("credentials_to_upstream", '"strip" or "pass" belongs here', hint)
 
+    sockets = _sockets(spec.websocket, spec.methods, wrong) if spec.websocket else None
+    if spec.at_expiry not in {None, "close", "finish"}:
+        hint = did_you_mean(spec.at_expiry or "", ("close", "finish"))
+        wrong("at_expiry", '"close" or "finish" belongs here', hint)
+    elif spec.at_expiry is not None and not spec.stream:
+        what = "at_expiry is for streams; other answers are finished"
+        wrong("at_expiry", what, "stream = true")
+
     access: Access = "require"
     reading = Reading(file, say, vocabulary, owner)
     node = None
@@ -177,6 +187,9 @@ def compile_route(
         max_in_flight=spec.max_in_flight,
         pass_credentials=to_upstream == "pass",
         bind_request=spec.bind_request,
+        websocket=sockets,
+        stream=spec.stream,
+        ends_with_token=spec.stream and spec.at_expiry != "finish",
         place=line(file, spec.at),
     )
     requires = {
@@ -194,6 +207,28 @@ def compile_route(
         requires=requires,
         is_owned=is_public or owner is not None or not is_named,
     )
+
+
+def _sockets(
+    spec: SocketsSpec, methods: Sequence[str], wrong: Callable[..., None]
+) -> Sockets:
+    """Understand `websocket`; its keys are of one table, so all are named by it."""
+    if not {"GET", ANY_METHOD} & set(methods):
+        wrong("websocket", "a WebSocket begins with a GET", 'methods = ["GET"]')
+    if spec.per_subject < 1:
+        wrong("websocket", "per_subject: at least 1")
+    if spec.origins is None:
+        return Sockets(spec.max_message, spec.per_subject)
+    if not spec.origins:
+        wrong("websocket", "an empty list of origins lets nobody pass")
+    origins = set()
+    for text in spec.origins:
+        origin = text if text == NO_ORIGIN else canonical_origin(text)
+        if not origin:
+            what = f'"{text}" is no origin, such as "https://shop.example"'
+            wrong("websocket", what, value=text)
+        origins.add(origin)
+    return Sockets(spec.max_message, spec.per_subject, frozenset(origins))
 
 
 def derived_id(service: str, methods: Sequence[str], path: str) -> str:

@@ -37,6 +37,15 @@ class OwnerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketsSpec:
+    """`websocket = { max_message, per_subject, origins }`."""
+
+    max_message: int = 1024 * 1024  # bytes
+    per_subject: int = 100
+    origins: tuple[str, ...] | None = None  # None: any
+
+
+@dataclass(frozen=True, slots=True)
 class RouteSpec:
     """One [[route]]."""
 
@@ -55,6 +64,9 @@ class RouteSpec:
     allow_encoded: tuple[str, ...] = ()
     credentials_to_upstream: str | None = None  # "strip" | "pass"
     bind_request: bool = False
+    websocket: SocketsSpec | None = None
+    stream: bool = False
+    at_expiry: str | None = None  # "close" | "finish"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.problems import ConfigError
+from gateway.model import Sockets
 from tests.config.making import Project
 
 ORDERS = "policies/orders.toml"
@@ -95,6 +96,27 @@ max_in_flight = 20
 allow_encoded = ["%2F"]
 credentials_to_upstream = "pass"
 identity = { bind = "request" }
+stream = true
+at_expiry = "close"
+
+[[route]]
+id = "orders.live"
+methods = ["GET"]
+path = "/live"
+access = "authenticated"
+[route.websocket]
+max_message = "64 KiB"
+per_subject = 3
+origins = ["https://a.example:443", "none"]
+
+[[route]]
+id = "orders.feed"
+methods = ["*"]
+path = "/feed"
+access = "authenticated"
+websocket = {}
+stream = true
+at_expiry = "finish"
 """,
     )
     project.edit(
@@ -116,13 +138,26 @@ identity = { bind = "request" }
     assert route.strip == 2  # segments
     assert route.pass_credentials
     assert route.bind_request
-    header = project.read(ORDERS).rindex("[[route]]")
+    assert (route.websocket, route.stream, route.ends_with_token) == (None, True, True)
+    live, feed = (
+        each
+        for each in project.load().policy.routes
+        if each.id in {"orders.live", "orders.feed"}
+    )
+    origins = frozenset({"https://a.example", "none"})
+    assert live.websocket == Sockets(64 * 1024, 3, origins)
+    assert (live.stream, live.ends_with_token) == (False, False)
+    assert feed.websocket == Sockets(1024**2, 100, None)
+    assert (feed.stream, feed.ends_with_token) == (True, False)
+    header = project.read(ORDERS).index('[[route]]\nid = "orders.everything"')
     line = project.read(ORDERS).count("\n", 0, header) + 1
     assert route.place == f"{ORDERS}:{line}"
     assert {
         "escapes in route orders.everything",
         "credentials passed on by route orders.everything",
+        "WebSockets from any page on route orders.feed",
     } <= set(project.weak())
+    assert "WebSockets from any page on route orders.live" not in project.weak()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +183,26 @@ identity = { bind = "request" }
         ),
         ('permissions = ["orders:read", "orders:write"]', "", "grants nothing"),
         ('permissions = ["orders:read", "orders:write"]', "permissions = []", "empty"),
+        (
+            'access  = "optional"',
+            'access = "optional"\nwebsocket = { max_message = "1 GB" }',
+            "expected a size",
+        ),
+        (
+            'access  = "optional"',
+            'access = "optional"\nwebsocket = { max_message = "1 B" }',
+            "must be at least 1 KiB",
+        ),
+        (
+            'access  = "optional"',
+            'access = "optional"\nwebsocket = { per_subject = 0 }',
+            "per_subject",
+        ),
+        (
+            'access  = "optional"',
+            'access = "optional"\nwebsocket = { origin = [] }',
+            'did you mean "origins"?',
+        ),
         ("version = 1", "version = 2", "this gateway reads version 1"),
         ("version = 1", "", 'missing key "version"'),
         ('"orders:read"     = "See', '"orders:read" = ["See', "not TOML"),

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Route
+from gateway.model import Route, Sockets
 from gateway.policy.policy import Policy
 from gateway.policy.routes import derived_id
-from gateway.policy.spec import OwnerSpec, RouteSpec, ServiceSpec
+from gateway.policy.spec import OwnerSpec, RouteSpec, ServiceSpec, SocketsSpec
 from tests.policy.making import (
     TWO,
     VOCABULARY,
@@ -532,3 +532,63 @@ def test_an_owner_alone_opens_nothing() -> None:
 
     assert "exactly one of access and require" in only.message
     assert 'require = "@owner"' in only.suggestion
+
+
+# --- WebSockets and streams
+
+
+def test_a_route_says_what_its_websockets_may() -> None:
+    """Origins in one spelling; without, any page."""
+    spec = SocketsSpec(10, 2, ("HTTPS://Shop.Example:443", "none", "http://a:8080"))
+    found = only(route("GET /a", access="authenticated", websocket=spec))
+    assert found.websocket == Sockets(
+        10, 2, frozenset({"https://shop.example", "none", "http://a:8080"})
+    )
+    found = only(route("* /a", access="authenticated", websocket=SocketsSpec()))
+    assert found.websocket == Sockets()
+    assert only(route("GET /a", access="authenticated")).websocket is None
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"websocket": SocketsSpec(per_subject=0)}, "at least 1"),
+        ({"websocket": SocketsSpec(origins=())}, "lets nobody pass"),
+        ({"websocket": SocketsSpec(origins=("null",))}, '"null" is no origin'),
+        ({"websocket": SocketsSpec(origins=("*",))}, '"*" is no origin'),
+        ({"websocket": SocketsSpec(origins=("shop.example",))}, "is no origin"),
+        ({"at_expiry": "close"}, "at_expiry is for streams"),
+        ({"at_expiry": "finish"}, "at_expiry is for streams"),
+        ({"stream": True, "at_expiry": "finsh"}, '"close" or "finish" belongs here'),
+    ],
+)
+def test_what_a_route_can_not_mean_is_named(said: dict[str, Any], words: str) -> None:
+    """Each with its route."""
+    spec = route("GET /a", access="authenticated", **said)
+    (problem,) = problems(file(service(), spec, permissions=[]))
+    assert words in problem.message
+    assert problem.message.startswith('route "')
+
+
+def test_a_websocket_begins_with_a_get() -> None:
+    """A route that serves none would never have one."""
+    spec = route("POST /a", access="authenticated", websocket=SocketsSpec())
+    (problem,) = problems(file(service(), spec, permissions=[]))
+    assert "begins with a GET" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("said", "streams", "ends"),
+    [
+        ({}, False, False),
+        ({"stream": True}, True, True),
+        ({"stream": True, "at_expiry": "close"}, True, True),
+        ({"stream": True, "at_expiry": "finish"}, True, False),
+    ],
+)
+def test_a_stream_ends_with_its_token_unless_it_may_finish(
+    said: dict[str, Any], streams: bool, ends: bool
+) -> None:
+    """The safe one is what one gets by saying nothing."""
+    found = only(route("GET /a", access="authenticated", **said))
+    assert (found.stream, found.ends_with_token) == (streams, ends)
