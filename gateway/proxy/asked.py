@@ -103,6 +103,7 @@ class Way:
         "_begun",
         "gate",
         "granted",
+        "is_stream",
         "lines",
         "peer",
         "pool",
@@ -133,6 +134,7 @@ class Way:
         self.pool = pool
         self._begun = begun
         self.vary = permit.route.access != "public"
+        self.is_stream = permit.route.stream
         self.lines = b""  # with the signed ones, and the request's name begun
         self.since = self.until = -math.inf  # Unix seconds, in which they may be sent
         # By status: what the log entries of such requests have in common.

@@ -19,7 +19,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from gateway.decision import Pending
 from gateway.model import (
@@ -37,6 +37,7 @@ from gateway.proxy import message
 from gateway.proxy.asked import Asked, Way
 from gateway.proxy.gate import Gate
 from gateway.proxy.pool import Pool
+from gateway.proxy.streams import Streams
 from gateway.proxy.upstream import KnownAnswer, UpstreamConnection, UpstreamFailed
 from gateway.wire import problems
 from gateway.wire.forwarded import origin_fields, request_id_from, traceparent_of
@@ -58,6 +59,7 @@ _EXPECT: message.Field = (b"expect", b"100-continue")
 # Bytes of a body held while nobody can take them. One read may go beyond it.
 _QUEUE = 64 * 1024
 _CONTINUE = 100
+_NEVER = float("inf")
 _ID = 32  # of the hexadecimal digits that a request is given; the rest is its span
 _DECIDED = (Permit, Denial)
 _BODILESS = frozenset({204, 304})
@@ -73,6 +75,7 @@ class Port(Protocol):
     is_draining: bool
     in_flight: Counter[str]  # by ids of routes that have a bound
     pools: dict[str, Pool]  # by the names of their upstreams
+    streams: Streams
 
     def names(self) -> bytes:
         """Return 48 hexadecimal digits at random, no 16 of them all zero."""
@@ -109,6 +112,7 @@ class Exchange:
         spoilt: Why it is to be refused without a look at it.
     """
 
+    kind: Literal["http", "websocket"] = "http"
     gate: Gate
     head: RequestHead | None = None
     permit: Permit | None = None
@@ -137,6 +141,7 @@ class Exchange:
     _expects = False  # the client waits for a 100
     _is_paused = False  # the answer is not being read
     _entered = ""  # the route that it is counted for
+    _is_listed = False  # among the port's streams
     _sending_since = 0.0
     _upstream_time = 0.0
 
@@ -212,7 +217,7 @@ class Exchange:
         asked.trace_id = None if trace is None else trace[3:35].decode("ascii")
         asked.way = None
         head = read_head(
-            kind="http",
+            kind=self.kind,
             method=_METHODS.get(asked.method) or asked.method.decode("latin-1"),
             scheme=self.client.scheme,
             target=asked.target,
@@ -377,11 +382,16 @@ class Exchange:
 
     def _attach(self, connection: UpstreamConnection, now: float) -> None:
         self.connection = connection
-        asked = self.asked
+        asked, way = self.asked, self._way
+        assert way is not None
         if asked.is_plain:
             connection.ask(self, asked.method, self._head_sent, now)
+            if way.is_stream:
+                connection.be_patient()
             return
         connection.lend(self, asked.method, self._head_sent, now)
+        if way.is_stream:
+            connection.be_patient()
         if self._queue is not None:
             for piece in self._queue:
                 connection.send(piece)
@@ -514,7 +524,10 @@ class Exchange:
             return
         out = self._out
         if out:
-            self._has_begun = True
+            if not self._has_begun:
+                self._has_begun = True
+                assert self.permit is not None
+                self._enlist(ends_with_token=self.permit.route.ends_with_token)
             self.client.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
             if self.client.is_full and self.connection is not None:
@@ -578,6 +591,26 @@ class Exchange:
         self.client.unhold()
 
     # The ends
+
+    def _enlist(self, *, ends_with_token: bool) -> None:
+        """Let it be found by whoever learns that its token has ended."""
+        assert self.permit is not None
+        principal = self.permit.principal
+        if principal.kind != "anonymous":
+            ends = principal.expires_at + principal.leeway
+            self._is_listed = True
+            self.port.streams.add(self, principal, ends if ends_with_token else _NEVER)
+
+    def end(self, reason: Reason) -> None:
+        """End an answer under way: the token that it is for has ended."""
+        permit = self.permit
+        if not self.over and permit is not None:
+            self.break_off(
+                Denial(reason, route=permit.route, principal=permit.principal)
+            )
+
+    def drain(self) -> None:
+        """Learn that the port is closing: an answer may still be finished."""
 
     def _too_large(self, permit: Permit) -> None:
         self._refuse(
@@ -665,6 +698,8 @@ class Exchange:
         self.over = True
         if self._entered:
             self._leave()
+        if self._is_listed:
+            self.port.streams.remove(self)
         try:
             self.gate.log(self._entry(now))
         except Exception:

@@ -51,6 +51,7 @@ from gateway.proxy.upstream import (
     NEVER,
     Endpoint,
     KnownAnswers,
+    ProtocolT,
     UpstreamConnection,
     UpstreamFailed,
 )
@@ -247,6 +248,25 @@ class Pool:
         Raises:
             UpstreamFailed: Refused, too slow, or as many as there may be.
         """
+
+        def kept(endpoint: Endpoint) -> UpstreamConnection | None:
+            return None if fresh else endpoint.take(self.clock.monotonic())
+
+        return await self._connect(UpstreamConnection, kept)
+
+    async def connect_as(self, make: Callable[[Endpoint], ProtocolT]) -> ProtocolT:
+        """Open a connection that speaks what *make* makes.
+
+        Raises:
+            UpstreamFailed: As for `connect`.
+        """
+        return await self._connect(make, lambda _: None)
+
+    async def _connect(
+        self,
+        make: Callable[[Endpoint], ProtocolT],
+        kept: Callable[[Endpoint], ProtocolT | None],
+    ) -> ProtocolT:
         if not self._endpoints:
             await self._wait_for_names()
         left = [one for one in self._ready if one.health.is_reachable]
@@ -255,7 +275,7 @@ class Pool:
             if not left:
                 break
             endpoint = _choose(left)
-            idle = None if fresh else endpoint.take(self.clock.monotonic())
+            idle = kept(endpoint)
             if idle is not None:
                 return idle
             self._make_room()
@@ -263,7 +283,7 @@ class Pool:
             try:
                 # Nothing was sent, so elsewhere is safe (R34); or once more, where
                 # there is no elsewhere.
-                connection = await endpoint.open(again=len(self._ready) == 1)
+                connection = await endpoint.open(make, again=len(self._ready) == 1)
             except UpstreamFailed as failed:
                 kind = self._why_not = failed.kind
                 endpoint.health.not_connected(self.clock.monotonic())
@@ -315,7 +335,7 @@ class Pool:
     async def _try(self, endpoint: Endpoint) -> None:
         """See whether *endpoint* can be reached again."""
         try:
-            connection = await endpoint.open()
+            connection = await endpoint.open(UpstreamConnection)
         except UpstreamFailed as failed:
             self._why_not = failed.kind
             endpoint.health.trial_failed(self.clock.monotonic())

@@ -23,12 +23,13 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.config.settings import Address
-from gateway.model import Peer
+from gateway.model import Peer, Reason
 from gateway.observe.metrics import ACTIVE, CONNECTIONS, CONNECTIONS_REFUSED, Sample
 from gateway.proxy.asked import KnownHeads
 from gateway.proxy.front import Front, PlainFront
 from gateway.proxy.gate import Gate
 from gateway.proxy.pool import Pool, Resolve, UpstreamState, addresses_of
+from gateway.proxy.streams import Streams
 from gateway.proxy.tls import Certificates, Handshake, Listener
 from gateway.tokens.certificates import thumbprint
 from gateway.wire.request import peer_of
@@ -79,6 +80,7 @@ class DataPort:
         self.is_draining = False  # each answer is the last of its connection
         self.is_ending = False  # nobody is admitted, and idle connections are closed
         self.fronts: set[Front] = set()
+        self.streams = Streams()
         self.known_heads = KnownHeads()
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
@@ -317,6 +319,11 @@ class DataPort:
         for pool in (*self.pools.values(), *self._retired):
             for one in [each for each in pool.connections if each.deadline <= now]:
                 _expire(one, now)
+        for stream in self.streams.expired(self.clock.wall()):
+            try:
+                stream.end(Reason.TOKEN_EXPIRED)
+            except Exception:
+                logger.exception("a stream could not be ended with its token")
         self._end([one for one in self.fronts if one.deadline <= now], now)
 
     def _end(self, late: list[Front], now: float) -> None:

@@ -19,6 +19,7 @@ import os
 import select
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar, cast
 
 import httptools
@@ -167,6 +168,7 @@ class UpstreamConnection(asyncio.Protocol):
     _total_at: float = NEVER
     _is_plain = False  # the answer is one that has a body, and came alone
     _known: KnownAnswer | None = None  # what its head was read as
+    _is_patient = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -221,6 +223,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._has_parsed = self._complete = self._until_close = False
             self._known = None
             self._in_head = True
+            if self._is_patient:
+                self._is_patient = False
+                self._timeout = self.endpoint.upstream.timeout
+                self._first_byte = self._timeout.first_byte
+
+    def be_patient(self) -> None:
+        """Let the answer that is due take its time, from the first byte to the last."""
+        self._is_patient = self._has_parsed = True  # looked at when it is lent again
+        self._timeout = replace(self._timeout, first_byte=NEVER, idle=NEVER)
+        self._first_byte = NEVER
+        self._wait(NEVER)
 
     def count_from(self, began: float) -> None:
         """Let the total time have begun at *began* (monotonic seconds).
@@ -611,10 +624,13 @@ class Endpoint:
             connection.drop()
         return None
 
-    async def open(self, *, again: bool = False) -> UpstreamConnection:
-        """Open a connection.
+    async def open(
+        self, make: Callable[[Endpoint], ProtocolT], *, again: bool = False
+    ) -> ProtocolT:
+        """Open a connection that speaks what *make* makes.
 
         Args:
+            make: Makes its protocol.
             again: A second time at once, where the first one was refused: a listener
                 that is being replaced refuses for a moment.
 
@@ -626,11 +642,11 @@ class Endpoint:
         try:
             async with asyncio.timeout(self.upstream.timeout.connect):
                 try:
-                    _, connection = await self.reach(self._connection)
+                    _, connection = await self.reach(lambda: make(self))
                 except OSError:
                     if not again:
                         raise
-                    _, connection = await self.reach(self._connection)
+                    _, connection = await self.reach(lambda: make(self))
         except TimeoutError as error:
             self.trouble = "it took too long to connect"
             raise UpstreamFailed(UpstreamFailure.TIMED_OUT) from error
@@ -668,9 +684,6 @@ class Endpoint:
         )
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         return transport, protocol
-
-    def _connection(self) -> UpstreamConnection:
-        return UpstreamConnection(self)
 
     def is_steady(self, now: float) -> bool:
         """Tell whether it leaves idle connections to us (monotonic seconds)."""

@@ -179,6 +179,13 @@ class Decision:
         self.heads: list[RequestHead] = []
         self.permits: list[Permit] = []
         self.delay = 0.0  # seconds that a need takes
+        self.routes = {
+            "public": PUBLIC,
+            "small": SMALL,
+            "large": LARGE,
+            "narrow": NARROW,
+        }
+        self.principal = ALICE
 
     def decide_now(self, head: RequestHead, now: float) -> Permit | Denial | Pending:
         self.heads.append(head)
@@ -216,14 +223,9 @@ class Decision:
 
     def _permit(self, head: RequestHead) -> Permit:
         first = head.segments[0]
-        route = {
-            "public": PUBLIC,
-            "small": SMALL,
-            "large": LARGE,
-            "narrow": NARROW,
-        }.get(first, ROUTE)
+        route = self.routes.get(first, ROUTE)
         upstream = first if first in {"nowhere", "other"} else "backend"
-        principal = ANONYMOUS if route is PUBLIC else ALICE
+        principal = ANONYMOUS if route is PUBLIC else self.principal
         permit = Permit(route, NOTHING, principal, 0, upstream, head.target)
         self.permits.append(permit)
         return permit
