@@ -92,6 +92,7 @@ from gateway.tokens.tickets import (
 )
 from gateway.wire.credential import extract, without_ticket
 from gateway.wire.headers import Hygiene
+from gateway.wire.websocket import tokens_in
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -370,6 +371,9 @@ class Engine:
                     token = value.partition(b" ")[2].strip(b" ")
                     name = self._token_names.of(token.decode("latin-1"))
                     break
+            if not name and head.kind == "websocket":
+                for offered in filter(None, tokens_in(section.headers)):
+                    name = self._token_names.of(offered.decode("latin-1"))
             section.token_name = name
         return name
 

@@ -47,6 +47,7 @@ from gateway.wire.framing import EMPTY, Body, check_request, fields_are_clean
 from gateway.wire.headers import Hygiene
 from gateway.wire.problems import Answer
 from gateway.wire.request import Networks, peer_of, read_head
+from gateway.wire.websocket import is_token
 
 # Framing is the server's: it has parsed the message, and the application reads these.
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -307,6 +308,12 @@ class _Passage:
             for name, said in extensions.items()
             if not name.startswith("http.response.")
         }
+        if "subprotocols" in inner and not self.permit.route.pass_credentials:
+            inner["subprotocols"] = [
+                name
+                for name in inner["subprotocols"]
+                if not is_token(name.encode("latin-1", "replace"))
+            ]
         # All three from what was decided: the server's reading of the path may differ.
         path, _, query = self.permit.target.partition(b"?")
         inner["raw_path"], inner["query_string"] = path, query

@@ -77,6 +77,7 @@ class Port(Protocol):
     pools: dict[str, Pool]  # by the names of their upstreams
     streams: Streams
 
+    def random(self, size: int) -> bytes: ...
     def names(self) -> bytes:
         """Return 48 hexadecimal digits at random, no 16 of them all zero."""
         ...

@@ -7,8 +7,9 @@ reading: a head is cut off at [server].max_head, whether or not it ever ends (R6
 
 After anything that can't be read in one way only, nothing more is read: the requests
 before it are answered, then it is refused, then the connection ends. httptools stops
-at an Upgrade and leaves the rest in the stream; none is forwarded here (R33), so the
-rest is given to a fresh parser.
+at an Upgrade and leaves the rest in the stream. Only a WebSocket is ever upgraded to,
+and what follows its handshake is never read as HTTP; behind any other Upgrade, which is
+not forwarded (R33), the rest is given to a fresh parser.
 
 Deadlines are one number for each connection, looked at by the port's sweeper (R5).
 
@@ -34,8 +35,11 @@ from gateway.proxy import exchange
 from gateway.proxy.asked import Asked, KnownHeads, plain
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.gate import Gate
+from gateway.proxy.tunnel import Tunnel
+from gateway.proxy.websocket import SocketExchange
 from gateway.wire.framing import check_request
 from gateway.wire.request import Scheme
+from gateway.wire.websocket import is_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +103,7 @@ class Front(asyncio.BaseProtocol):
     _last_gate: Gate | None = None  # by which it was read
     is_full = False  # the client is slow to take what we write
     current: Exchange | None = None  # whose turn it is
+    tunnel: Tunnel | None = None  # who takes all that is read, in a WebSocket
     _reading: Exchange | None = None  # whose body is being read
     _in_head = False
     _room = 0  # bytes that the head in hand may still have
@@ -151,6 +156,9 @@ class Front(asyncio.BaseProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what was read, as far as anybody wants it."""
         if self._deaf:
+            if self.tunnel is not None:
+                self.tunnel.from_client(data)
+                return
             self._drained += len(data)
             if self._drained >= LINGER_BYTES:
                 self._stop_draining()
@@ -303,6 +311,8 @@ class Front(asyncio.BaseProtocol):
             # The linger has ended, and TLS wants a goodbye.
             transport.close()
             self.deadline = now + LINGER_TIME
+        elif self.tunnel is not None and not self._is_closing:
+            self.tunnel.expire(now)
         elif self._is_closing or self.is_full:
             transport.abort()
         elif self.current is not None:
@@ -318,7 +328,9 @@ class Front(asyncio.BaseProtocol):
 
     def drain(self) -> None:
         """Close when the request in hand, if there is one, has been answered."""
-        if self.current is None and not self._in_head and not self._is_closing:
+        if self.current is not None:
+            self.current.drain()
+        elif not self._in_head and not self._is_closing:
             self.close()
 
     def close(self) -> None:
@@ -326,6 +338,16 @@ class Front(asyncio.BaseProtocol):
         self._close(self._monotonic(), linger=False)
 
     # The exchange's side
+
+    def write_eof(self) -> None:
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def take_over(self, tunnel: Tunnel) -> bool:
+        if self._drained:
+            return False
+        self.tunnel = tunnel
+        return True
 
     def hold(self) -> None:
         if not self._held:
@@ -393,6 +415,9 @@ class Front(asyncio.BaseProtocol):
             self._refuse(body, method)
             raise _Stop
         modern, keep_alive = version == "1.1", parser.should_keep_alive()
+        make = Exchange
+        if modern and parser.should_upgrade() and is_wanted(method, headers):
+            make, keep_alive = SocketExchange, False
         asked = Asked(
             method,
             self._url,
@@ -408,7 +433,7 @@ class Front(asyncio.BaseProtocol):
                 and not parser.should_upgrade()
             ),
         )
-        request = self._reading = Exchange(self._port, self, asked, self._now)
+        request = self._reading = make(self._port, self, asked, self._now)
         self._received = self._quiet = 0
         if request.is_read:
             self.deadline = NEVER
@@ -473,6 +498,10 @@ class Front(asyncio.BaseProtocol):
         if rest is not None:
             # Not in the handler: an exception raised there would be told apart by the
             # wrong context, and a refusal be taken for a bug.
+            if self._deaf:
+                # Behind the handshake of a WebSocket: not HTTP, whatever comes of it.
+                self._drained += len(rest)
+                return
             self._parser = httptools.HttpRequestParser(self)
             self._parse(rest)
             return

@@ -84,7 +84,7 @@ class DataPort:
         self.known_heads = KnownHeads()
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
-        self._random = random
+        self.random = random
         self._resolve = resolve
         self._names: list[bytes] = []
         self.in_flight: Counter[str] = Counter()
@@ -240,7 +240,7 @@ class DataPort:
             block = b""
             # All zero is no id (W3C Trace Context, 3.2.2.3 and 3.2.2.4).
             while not block or _ZEROS in block:
-                block = hexlify(self._random(_NAMES * _DIGITS // 2))
+                block = hexlify(self.random(_NAMES * _DIGITS // 2))
             names += [block[at : at + _DIGITS] for at in range(0, len(block), _DIGITS)]
         return names.pop()
 

@@ -20,7 +20,7 @@ from gateway.backend import IdentityMiddleware, Verifier
 from gateway.backend import identity as identity_of
 from gateway.model import Unavailable
 from gateway.observe.access import Entry
-from tests.site import IDENTITY, Site
+from tests.site import IDENTITY, POLICY, Site
 
 ORDERS = "/api/orders/customers/c-1/orders"
 
@@ -657,7 +657,12 @@ async def test_a_second_lifespan_gets_an_engine_of_its_own(tmp_path: Path) -> No
 
 
 async def websocket(
-    app: ASGIApp, path: str, headers: dict[str, str], *, extension: bool
+    app: ASGIApp,
+    path: str,
+    headers: dict[str, str],
+    *,
+    extension: bool,
+    **more: Any,
 ) -> list[Message]:
     """Ask for a WebSocket; return what the server is told."""
     said: list[Message] = []
@@ -673,6 +678,7 @@ async def websocket(
             *((k.encode(), v.encode()) for k, v in headers.items()),
         ],
         "extensions": {"websocket.http.response": {}} if extension else {},
+        **more,
     }
 
     async def receive() -> Message:
@@ -709,3 +715,28 @@ async def test_a_websocket_is_decided_before_it_is_accepted(tmp_path: Path) -> N
     assert bad[0]["status"] == 401
     assert unclean[0]["status"] == 400
     assert [message["type"] for message in plain] == ["websocket.close"]
+
+
+async def test_a_token_among_the_subprotocols_stays_here(tmp_path: Path) -> None:
+    """Where the route has WebSockets it counts; the application never sees it."""
+    site = Site(
+        tmp_path,
+        policy=POLICY.replace(
+            'id      = "orders.list"', 'id = "orders.list"\nwebsocket = {}'
+        ),
+    )
+    seen: list[Scope] = []
+
+    async def accepting(scope: Scope, _receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await send({"type": "websocket.accept", "subprotocol": "chat"})
+
+    offered = f"bearer.{site.token('c-1')}"
+    wrapped = guard(site, accepting)
+    headers = {"sec-websocket-protocol": f"{offered}, chat"}
+    sent = await websocket(
+        wrapped, ORDERS, headers, extension=True, subprotocols=[offered, "chat"]
+    )
+    assert sent[0]["type"] == "websocket.accept"
+    assert seen[0]["subprotocols"] == ["chat"]
+    assert offered not in str(seen[0])
