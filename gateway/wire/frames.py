@@ -18,14 +18,12 @@ from typing import NamedTuple
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 # Why a connection ends (section 7.4.1, and the registry that it founded).
-NORMAL = 1000
 GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 NO_STATUS = 1005  # a Close without one; on no wire
 ABNORMAL = 1006  # no Close at all; on no wire
 INVALID_PAYLOAD = 1007
 TOO_BIG = 1009
-INTERNAL_ERROR = 1011
 BAD_GATEWAY = 1014
 
 MAX_CONTROL = 125  # bytes of a control frame's payload (section 5.5)

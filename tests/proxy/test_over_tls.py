@@ -16,7 +16,13 @@ import pytest
 from gateway.config.settings import Tls
 from gateway.proxy.tls import Certificates
 from tests.certificates import Authority
-from tests.proxy import harness, test_exchange, test_front
+from tests.proxy import (
+    harness,
+    test_exchange,
+    test_front,
+    test_long_streams,
+    test_websocket,
+)
 
 CA = Authority()
 OURS = CA.sign()
@@ -46,4 +52,5 @@ def _again(module: Any) -> dict[str, Any]:
     }
 
 
-globals().update({**_again(test_exchange), **_again(test_front)})
+for _module in (test_exchange, test_front, test_long_streams, test_websocket):
+    globals().update(_again(_module))

@@ -258,6 +258,23 @@ async def test_a_client_that_leaves_before_the_101_takes_all_with_it() -> None:
         assert bench.port.streams.take_seat(("socket", "corp", "alice"), 1)
 
 
+async def test_a_kept_connection_is_left_to_requests() -> None:
+    """It may be too old, and could not be tried again; nor is it kept longer for it."""
+    behaviours = [echoing, opening()]
+
+    async def each(connection: Connection) -> None:
+        await behaviours.pop(0)(connection)
+
+    async with running(each) as backend, gate_to(backend) as bench:
+        assert (await bench.call(request(b"/first"))).status == 200
+        (kept,) = bench.port.pools["backend"].connections
+        until = kept.deadline
+        await opened(bench)
+        assert len(backend.connections) == 2
+        assert kept.deadline == until
+        assert (await bench.call(request(b"/again"))).body.startswith(b"/again")
+
+
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize(
     "early", [HELLO, b"GET /smuggled HTTP/1.1\r\nHost: shop.example\r\n\r\n"]
