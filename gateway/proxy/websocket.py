@@ -134,7 +134,11 @@ class SocketToUpstream(asyncio.Protocol):
 
     def close(self) -> None:
         self.tunnel = None
-        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            # Who took nothing until now may never do so, and nobody would look again.
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def drop(self) -> None:
         self.tunnel = None

@@ -389,6 +389,32 @@ async def test_a_port_that_drains_ends_what_it_has() -> None:
         assert bench.entries[0].reason == "close.1001:gateway"
 
 
+async def test_what_opens_while_a_port_drains_is_ended_at_once() -> None:
+    """The upstream was asked already, so it is told as the client is."""
+    go = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        received = await connection.request()
+        await go.wait()
+        await connection.send(switch(received.value(b"sec-websocket-key")))
+        await connection.rest()
+
+    async with running(late) as backend, gate_to(backend) as bench:
+        caller = await routed(bench).caller()
+        await caller.send(shake())
+        async with asyncio.timeout(5):
+            while not backend.raw.endswith(b"\r\n\r\n"):
+                await asyncio.sleep(0.005)
+        closing = asyncio.ensure_future(bench.port.close(5))
+        await asyncio.sleep(0)
+        go.set()
+        head = await caller.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert await caller.reader.readexactly(4) == b"\x88\x02\x03\xe9"
+        caller.close()
+        await closing
+
+
 async def test_a_slow_client_is_given_up() -> None:
     """Who takes nothing for `body_timeout` holds memory that others could use."""
 
