@@ -74,6 +74,7 @@ class Port(Protocol):
     spawn: Callable[[Coroutine[None, None, None]], object]
     is_draining: bool
     in_flight: Counter[str]  # by ids of routes that have a bound
+    is_ending: bool  # connections without a request in hand are closed
     pools: dict[str, Pool]  # by the names of their upstreams
     streams: Streams
 

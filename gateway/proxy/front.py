@@ -77,7 +77,6 @@ class Port(exchange.Port, Protocol):
     known_heads: KnownHeads
     buffer: bytearray
     view: memoryview  # of buffer
-    is_ending: bool  # connections without a request in hand are closed
 
     def admit(self, front: Front, transport: asyncio.BaseTransport) -> Peer | None:
         """Return who it is, or None where there is no room for it."""

@@ -301,7 +301,7 @@ class SocketExchange(Exchange):
         client.write(message.answer_head(_SWITCHING, fields))
         self._enlist(ends_with_token=True)
         upstream.transport.resume_reading()
-        if port.is_draining:
+        if port.is_ending:
             self.drain()
 
     # The ends
