@@ -28,7 +28,7 @@ from gateway.proxy.streams import Seat
 from gateway.proxy.tunnel import ClientEnd, Tunnel
 from gateway.proxy.upstream import (
     MAX_HEAD,
-    Pool,
+    Endpoint,
     UpstreamConnection,
     UpstreamFailed,
 )
@@ -74,7 +74,8 @@ class SocketToUpstream(asyncio.Protocol):
     tunnel: Tunnel | None = None
     _held = False
 
-    def __init__(self, pool: Pool) -> None:  # noqa: ARG002  (it belongs to none)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         # All that was read up to the end of a head, and behind it; b"": there is none.
         self.answered: asyncio.Future[bytes] = (
             asyncio.get_running_loop().create_future()
@@ -195,9 +196,7 @@ class SocketExchange(Exchange):
             return
         # Of those that are kept none is taken: it may have grown too old, and what is
         # spoken on it would be no HTTP any more. It has not been used for this.
-        deadline = connection.deadline
-        self._pool.give(connection, now)
-        connection.deadline = deadline
+        connection.endpoint.put_back(connection)
         self.port.spawn(self._connect())
 
     async def _connect(self) -> None:
@@ -248,7 +247,7 @@ class SocketExchange(Exchange):
     def _hand_on(self, upstream: SocketToUpstream, read: bytes, now: float) -> None:
         """Let the client have an answer that is no WebSocket."""
         transport = upstream.transport
-        connection = UpstreamConnection(self._pool)
+        connection = UpstreamConnection(upstream.endpoint)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         self._upstream, self.connection = None, connection
