@@ -17,7 +17,7 @@ from tests.proxy.harness import gate_to, request, url_of
 from tests.proxy.test_pool import ask, named, pool_of, states, until
 from tests.proxy.test_trust import Server
 
-OFTEN = HealthCheck("/healthz?deep=1", interval=0.1, timeout=0.3)
+OFTEN = HealthCheck("/healthz?deep=1", interval=0.1, timeout=1.0)
 
 
 def answering(status: bytes) -> Behaviour:
