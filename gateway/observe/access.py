@@ -180,9 +180,7 @@ _Quote = Callable[[str], str]
 
 def _form(e: Entry, quote: _Quote) -> Form:
     who = e.principal
-    path = e.path
-    if "=" in path or "%" in path or ":" in path:
-        path = redact(path)
+    path = redact(e.path)
 
     def said(text: str | None) -> str:
         return "null" if text is None else quote(text)

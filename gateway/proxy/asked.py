@@ -31,9 +31,11 @@ from gateway.wire.framing import EMPTY, Body
 
 MAX_KNOWN = 1024  # header sections kept by a port
 MAX_KNOWN_BYTES = 4096  # of a head; 4 MiB in all
-# Requests kept of one section: a page and what it loads. Of all: some 10 MB.
+# Requests kept of one section: a page and what it loads. Of all, in number and in bytes
+# received: what is made of a long target takes seven times its bytes, so 28 MB at most.
 MAX_ASKED = 64
 MAX_ASKED_BY_ALL = 4096
+MAX_ASKED_BYTES = 4 << 20
 # Statuses of which a Way keeps the form of the log line; backends use a handful.
 _MAX_FORMS = 16
 
@@ -109,6 +111,7 @@ class Way:
         "pool",
         "principal",
         "route",
+        "scheme",
         "since",
         "until",
         "vary",
@@ -131,6 +134,7 @@ class Way:
         self.principal: Principal = permit.principal
         self.granted = permit.granted
         self.peer: Peer = head.peer
+        self.scheme = head.scheme
         self.pool = pool
         self._begun = begun
         self.vary = permit.route.access != "public"
@@ -147,6 +151,7 @@ class Way:
             and self.route is permit.route
             and self.granted == permit.granted
             and self.peer is head.peer
+            and self.scheme == head.scheme
             and self.gate is gate
         )
 
@@ -185,18 +190,19 @@ class KnownHeads:
 
     def __init__(self) -> None:
         self.by_fields: dict[bytes, KnownFields] = {}
-        self._count = 0
+        self._count = self._bytes = 0  # of what was asked for
 
     def __len__(self) -> int:
         return len(self.by_fields)
 
     def learn(self, head: bytes, end: int, section: HeaderSection) -> None:
         """Keep what the fields of *head*, whose request line ends at *end*, were."""
-        if len(head) > MAX_KNOWN_BYTES:
+        fields = head[end:]
+        if len(head) > MAX_KNOWN_BYTES or fields in self.by_fields:
             return
         if len(self.by_fields) >= MAX_KNOWN:
             self.clear()
-        self.by_fields[head[end:]] = KnownFields(section)
+        self.by_fields[fields] = KnownFields(section)
 
     def find(self, head: bytes) -> tuple[KnownFields | None, bytes]:
         """Return what is known of the fields of *head*, and its request line."""
@@ -206,22 +212,24 @@ class KnownHeads:
     def keep(self, head: bytes, asked: Asked) -> None:
         """Keep what *head*, whose fields are known, asked for."""
         known, line = self.find(head)
-        if known is None:
+        if known is None or len(head) > MAX_KNOWN_BYTES:
             return
         if len(known.asked) >= MAX_ASKED:
             self._count -= len(known.asked)
+            self._bytes -= sum(len(each.data) for each in known.asked.values())
             known.asked.clear()
-        elif self._count >= MAX_ASKED_BY_ALL:
+        elif self._count >= MAX_ASKED_BY_ALL or self._bytes >= MAX_ASKED_BYTES:
             self.clear()
             return
         known.asked[line] = asked
         asked.data = head
         self._count += 1
+        self._bytes += len(head)
 
     def clear(self) -> None:
         """Forget everything."""
         self.by_fields = {}
-        self._count = 0
+        self._count = self._bytes = 0
 
 
 def plain(method: bytes, target: bytes, section: HeaderSection) -> Asked:

@@ -127,6 +127,7 @@ class Exchange:
     outage: Unavailable | None = None
     connection: UpstreamConnection | None = None
     _pool: Pool
+    _pools: dict[str, Pool] | None = None  # of its gate, where it had to wait
     _way: Way | None = None
     _time = 0.0  # Unix seconds, when its turn came
     _id = b""  # the request's
@@ -199,6 +200,8 @@ class Exchange:
             if isinstance(outcome, _DECIDED):
                 self._decided(outcome, head, now)
             else:
+                # What decides says where it goes, whatever is in force by then.
+                self._pools = port.pools
                 port.spawn(self._decide(outcome, head, now))
         except Unavailable as outage:
             self._outage(outage)
@@ -342,7 +345,7 @@ class Exchange:
     def _way_of(self, permit: Permit, head: RequestHead) -> Way | None:
         """Return the way of *head*; None: it is refused."""
         gate, asked = self.gate, self.asked
-        pool = self.port.pools[permit.upstream]
+        pool = (self._pools or self.port.pools)[permit.upstream]
         keep = permit.route.pass_credentials  # its upstream's word is in it
         passed = head.section.lines[keep]
         if passed is None:
@@ -548,7 +551,12 @@ class Exchange:
     def on_known(self, known: KnownAnswer, content: bytes, now: float) -> None:
         client, way = self.client, self._way
         assert way is not None
-        if not self._may_keep() or not self.asked.modern:
+        if (
+            not self._may_keep()
+            or not self.asked.modern
+            # The lines are kept with the answer, for those who come after us.
+            or self.gate is not self.port.gate
+        ):
             self.on_answer(known.status, known.headers, Body(known.length), now)
             if content:
                 self.on_content(content)
@@ -732,12 +740,12 @@ class Exchange:
         return Entry._make(differs + shared)
 
     def _trace_id(self, request_id: str) -> str:
-        asked = self.asked
-        if asked.trace_id is not None:
-            return asked.trace_id
-        # Only a trusted peer, whose heads are not kept, can have named it otherwise.
-        known = asked.head is not None
-        return request_id if known else self._names[:_ID].decode("ascii")
+        trace_id = self.asked.trace_id
+        if trace_id is not None:
+            return trace_id
+        # Only what a trusted peer named is called otherwise than we would call it.
+        made = self._names[:_ID]
+        return request_id if self._id == made else made.decode("ascii")
 
     def _shared(self) -> tuple[Any, ...]:
         """Return what the entries of requests like this one have in common."""

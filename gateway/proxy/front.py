@@ -264,7 +264,7 @@ class Front(asyncio.BaseProtocol):
     def _learn(self, data: bytes, request: Exchange) -> None:
         """Keep what the fields of *request*, which *data* is, were read as."""
         head, known = request.head, self._port.known_heads
-        if head is None or request.denial is not None or request.over:
+        if head is None or request.permit is None or request.over:
             return
         end = data.find(b"\r\n")
         if _LINE.fullmatch(data, 0, end) is None:
@@ -295,6 +295,8 @@ class Front(asyncio.BaseProtocol):
         if self._is_closing:
             return
         self.deadline = NEVER
+        if self._reading is not None and not self._held:
+            self.deadline = self._monotonic() + self._server.body_timeout
         if self.current is not None:
             self.current.on_client_drained()
         else:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import weakref
 from binascii import hexlify
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -89,7 +90,8 @@ class DataPort:
         self._names: list[bytes] = []
         self.in_flight: Counter[str] = Counter()
         self.pools: dict[str, Pool] = {}
-        self._retired: list[Pool] = []
+        # As long as anybody may still get a connection from one.
+        self._retired: weakref.WeakSet[Pool] = weakref.WeakSet()
         self._per_peer: Counter[str] = Counter()
         self._counted: dict[Front | Handshake, str] = {}
         self._handshakes: set[Handshake] = set()
@@ -305,11 +307,10 @@ class DataPort:
                 pool.known_answers.forget()
             else:
                 pool.retire()
-                self._retired.append(pool)
+                self._retired.add(pool)
 
     def _sweep(self) -> None:
         now = self.clock.monotonic()
-        self._retired = [pool for pool in self._retired if pool.is_in_use]
         for pool in self.pools.values():
             try:
                 pool.tick(now)

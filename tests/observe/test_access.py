@@ -258,6 +258,7 @@ JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlc2ln"
         ("/a%3Fcode%3D0123456789abcdef", "/a%3Fcode%3D[redacted]"),
         ("/go/redis://:hunter2@a/0", "/go/redis://[redacted]@a/0"),
         ("/a;b=c/d:e", "/a;b=c/d:e"),
+        ("/t/gAAAAABl" + "a" * 60, "/t/[redacted]"),
     ],
 )
 def test_a_secret_in_a_path_is_removed(path: str, logged: str) -> None:

@@ -81,6 +81,7 @@ def test_heads_are_kept_by_their_fields_and_their_lines(
     """Bounded for each section and for all; full, it starts afresh."""
     monkeypatch.setattr(asked, "MAX_ASKED", 3)
     monkeypatch.setattr(asked, "MAX_ASKED_BY_ALL", 4)
+    monkeypatch.setattr(asked, "MAX_KNOWN_BYTES", 60)
     known = KnownHeads()
     known.learn(b"GET / HTTP/1.1" + FIELDS, 14, SECTION)
     fields = known.by_fields[FIELDS]
@@ -100,6 +101,30 @@ def test_heads_are_kept_by_their_fields_and_their_lines(
     assert len(known) == 4
     known.keep(b"one too many" + other, plain(b"GET", b"/", SECTION))
     assert len(known) == 0
+
+
+def test_what_is_kept_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has long targets displaces others sooner."""
+    monkeypatch.setattr(asked, "MAX_ASKED_BYTES", 200)
+    known = KnownHeads()
+    known.learn(b"GET / HTTP/1.1" + FIELDS, 14, SECTION)
+    for number in range(3):
+        line = b"%d" % number + b"a" * 60 + FIELDS
+        known.keep(line, plain(b"GET", b"/", SECTION))
+    assert len(known) == 1
+
+    known.keep(b"one more" + FIELDS, plain(b"GET", b"/", SECTION))
+    assert len(known) == 0
+
+
+def test_fields_that_are_known_stay_with_what_was_asked() -> None:
+    """They may be read a second time: behind an empty line that came first."""
+    known, last = KnownHeads(), plain(b"GET", b"/", SECTION)
+    for _ in range(2):
+        known.learn(b"GET / HTTP/1.1" + FIELDS, 14, SECTION)
+        known.keep(b"line" + FIELDS, last)
+
+    assert known.by_fields[FIELDS].asked == {b"line": last}
 
 
 def test_fields_that_were_forgotten_are_not_kept_half() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
+from gateway.config.settings import Server
 from gateway.proxy import asked, upstream
 from gateway.wire.headers import Hygiene
 from tests.backends import Connection, answer, echoing, running, saying
@@ -210,6 +212,29 @@ async def test_what_was_refused_at_once_is_not_kept() -> None:
         assert not bench.port.known_heads
 
 
+async def test_what_waits_for_its_decision_is_not_kept_either() -> None:
+    """Nor may a flood of tokens whose key has to be asked for."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        for number in range(3):
+            fields = b"X-B: %d\r\n" % number + FIELDS
+            await bench.call(b"GET /wait/denied HTTP/1.1\r\n" + fields)
+
+        assert not bench.port.known_heads
+
+
+async def test_long_targets_are_not_kept() -> None:
+    """A client with short fields could fill the memory with them (I9)."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        caller = await bench.caller()
+        for number in range(4):
+            line = b"GET /%d%b HTTP/1.1\r\n" % (number, b"a" * asked.MAX_KNOWN_BYTES)
+            assert (await caller.call(line + FIELDS)).status == 200
+            await caller.call(b"GET /%d HTTP/1.1\r\n" % number + FIELDS)
+        (fields,) = bench.port.known_heads.by_fields.values()
+
+    assert {len(line) for line in fields.asked} == {len(b"GET /1 HTTP/1.1")}
+
+
 async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """In number and in size."""
     monkeypatch.setattr(asked, "MAX_KNOWN", 2)
@@ -261,6 +286,53 @@ async def test_callers_from_other_addresses_are_told_apart() -> None:
         logged = [each.client.encode() for each in bench.entries]
 
     assert sent == logged == [b"127.0.0.1", b"127.0.0.2"] * 3
+
+
+async def test_a_trusted_peer_names_its_request_and_not_its_trace() -> None:
+    """Though somebody else has sent the same bytes before."""
+    named = b"X-Request-Id: theirs\r\n" + FIELDS
+    server = Server(trusted_proxies=(ip_network("127.0.0.2/32"),))
+    async with running(echoing) as backend, gate_to(backend, server=server) as bench:
+        for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2"):
+            reader, writer = await asyncio.open_connection(
+                bench.address.host, bench.address.port, local_addr=(address, 0)
+            )
+            caller = Caller(reader, writer)
+            await caller.call(b"GET /a HTTP/1.1\r\n" + named)
+            caller.close()
+        traces = [each.value(b"traceparent")[3:35] for each in backend.requests]
+        logged = [(each.request_id, each.trace_id) for each in bench.entries]
+
+    ids, found = zip(*logged, strict=True)
+    assert ids[2:] == ("theirs", "theirs")
+    assert [each.encode() for each in found] == traces
+
+
+async def test_new_rules_are_applied_to_known_answers() -> None:
+    """Also where the answer comes to a request that the old rules had let pass."""
+    go_on = asyncio.Event()
+
+    async def behave(connection: Connection) -> None:
+        while True:
+            await connection.head()
+            await go_on.wait()
+            await connection.send(answer(b"ok", fields=b"x-user: mallory\r\n"))
+
+    async with running(behave) as backend, gate_to(backend) as bench:
+        call = b"GET /a HTTP/1.1\r\n" + FIELDS
+        early = [await bench.caller() for _ in range(2)]
+        for caller in early:
+            await caller.send(call)
+        await bench.seen(2)
+        while len(backend.connections) < 2:
+            await asyncio.sleep(0.001)
+        bench.port.replace(replace(bench.gate, hygiene=Hygiene(own=["x-user"])))
+        go_on.set()
+        before = [await caller.answer() for caller in early]
+        after = [await bench.call(call) for _ in range(3)]
+
+    assert [each.values(b"x-user") for each in before] == [[b"mallory"]] * 2
+    assert [each.values(b"x-user") for each in after] == [[]] * 3
 
 
 async def test_new_rules_are_applied_to_known_fields() -> None:
