@@ -54,6 +54,7 @@ SILENCE = 15.0  # seconds without a report, after which a worker hangs
 # Seconds before a worker that died young is started again, doubled each time: whatever
 # kills it at its first request must not fill the machine with its successors.
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+TRIES = 3  # to put a new worker into the place of one with an old configuration
 STEADY = 10.0  # seconds of life after which a death is the first one again
 LATE = 2.0  # seconds that workers get beyond their drain before they are killed
 ORDER_LIMIT = 5.0  # seconds for a worker to carry an order out
@@ -239,7 +240,11 @@ class Supervisor:
 
     def fork(self, wanted: _Wanted) -> None:
         """Make a worker process. The loop stands still meanwhile."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            _settle(wanted.child, error)
+            return
         self._logs.close()
         # What is there now is nobody's to collect in the copy, nor to be written to by
         # whoever looks for garbage: the pages stay shared.
@@ -250,9 +255,11 @@ class Supervisor:
                 become(wanted.birth, theirs)
         except OSError as error:
             ours.close()
-            wanted.child.set_exception(error)
+            _settle(wanted.child, error)
         else:
-            wanted.child.set_result(self._adopt(pid, ours, wanted))
+            child = self._adopt(pid, ours, wanted)
+            if not _settle(wanted.child, child):
+                child.kill()
         finally:
             gc.unfreeze()
             theirs.close()
@@ -334,11 +341,13 @@ class Supervisor:
         children = await asyncio.gather(
             *(self._born(slot, self.loaded) for slot in self.slots)
         )
+        # At once: one that dies while others are still getting ready is replaced too.
         for slot, child in zip(self.slots, children, strict=True):
+            slot.child = child
+        for child in children:
             trouble = await child.ready
             if trouble:
                 raise ValueError(trouble) if child.is_wrong else OSError(trouble)
-            slot.child = child
 
     async def _stop(self) -> None:
         """Say that we go, serve on, stop accepting, finish what is in flight (R101)."""
@@ -409,7 +418,11 @@ class Supervisor:
             return b""
 
         channel = await child.connect(self._background.spawn)
-        await channel.serve(handle)
+        try:
+            await channel.serve(handle)
+        except Exception:
+            logger.exception("process %d says what nobody understands", child.pid)
+            child.kill()
         await child.gone.wait()
         if slot.child is child and not self._is_draining:
             logger.error("worker %d (process %d) died", slot.number, child.pid)
@@ -427,8 +440,10 @@ class Supervisor:
                 logger.warning("process %d ended with %d", pid, code)
             child.settle("it died")
             self._ended = merge([self._ended, lasting(child.measured)])
-            for left in self._private.glob(f"own.{pid}.*.sock"):
-                left.unlink(missing_ok=True)
+            # Without a descriptor to look with it stays there, and harms nobody.
+            with contextlib.suppress(OSError):
+                for left in self._private.glob(f"own.{pid}.*.sock"):
+                    left.unlink(missing_ok=True)
 
     async def _restart(self, slot: Slot, dead: Child) -> None:
         """Put a successor into the place of *dead*, however often it takes."""
@@ -457,12 +472,15 @@ class Supervisor:
         Returns:
             Why the old one stays, or "" when it has gone.
         """
+        server = self.loaded.settings.server
         async with slot.lock:
             old = slot.child
             trouble = await self._fill(slot, loaded, old if picky else None)
+            if not trouble:
+                # From here on who dies comes back by the new configuration.
+                self.loaded = loaded
         if trouble or old is None:
             return trouble
-        server = self.loaded.settings.server
         self._tell_to_retire([old], server.drain_delay)
         with contextlib.suppress(TimeoutError):
             bound = server.drain_delay + server.drain_timeout + LATE
@@ -502,8 +520,11 @@ class Supervisor:
     async def _watch(self) -> None:
         """Kill workers that hang: they are alive, so nobody else would notice."""
         while True:
+            before = asyncio.get_running_loop().time()
             await asyncio.sleep(1)
             now = asyncio.get_running_loop().time()
+            if now - before > LATE:  # we were frozen, and so, maybe, were they
+                continue
             for child in filter(None, (slot.child for slot in self.slots)):
                 if child.serves and now - child.heard > SILENCE:
                     logger.error("process %d hangs, and is killed", child.pid)
@@ -524,12 +545,17 @@ class Supervisor:
         if loaded is None or refused:
             tell(refused, self.loaded.policy.generation)
             return
-        self.loaded = loaded
         for slot in others:
-            while trouble := await self._replace(slot, loaded, picky=False):
+            for _ in range(TRIES):
+                trouble = await self._replace(slot, loaded, picky=False)
+                if not trouble:
+                    break
                 logger.error("worker %d is not new yet: %s", slot.number, trouble)
-                await asyncio.sleep(LONGEST_PAUSE)
-        tell("", loaded.policy.generation)
+                await asyncio.sleep(FIRST_PAUSE)
+            else:
+                # Not for ever: what mends it may be the next configuration.
+                self._refused = f"worker {slot.number} has the old one: {trouble}"
+        tell(self._refused, loaded.policy.generation)
 
     def checks(self) -> list[Check]:
         """Say how the workers are, by what each of them reported last."""
@@ -610,6 +636,17 @@ def merged(reports: Sequence[Sequence[Check]]) -> list[Check]:
         )
         for name, checks in by_name.items()
     ]
+
+
+def _settle(child: asyncio.Future[Child], outcome: Child | OSError) -> bool:
+    """Tell whoever wants *child* the outcome; False: nobody does any more."""
+    if child.done():
+        return False
+    if isinstance(outcome, OSError):
+        child.set_exception(outcome)
+    else:
+        child.set_result(outcome)
+    return True
 
 
 def _longer(pause: float) -> float:

@@ -348,6 +348,10 @@ class Front(asyncio.BaseProtocol):
         if self._drained:
             return False
         self.tunnel = tunnel
+        if self._behind:  # it came behind others that were read ahead
+            self._behind = False
+            if not self._held:
+                self.transport.resume_reading()
         return True
 
     def hold(self) -> None:

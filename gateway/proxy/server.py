@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 import weakref
 from binascii import hexlify
 from collections import Counter
@@ -20,7 +21,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.clock import Clock
 from gateway.config.settings import Address
@@ -116,8 +117,13 @@ class DataPort:
         for each in sockets:
             server: asyncio.Server | Listener
             if each.family == socket.AF_UNIX:
+                # From 3.13 on the file would go with the first of its listeners,
+                # though a successor listens at it. `sockets.remove` sees to it.
+                kept: dict[str, Any] = {}
+                if sys.version_info >= (3, 13):
+                    kept["cleanup_socket"] = False
                 server = await loop.create_unix_server(
-                    partial(PlainFront, self), sock=each, backlog=BACKLOG
+                    partial(PlainFront, self), sock=each, backlog=BACKLOG, **kept
                 )
             elif tls is not None:
                 server = Listener(self, tls, each, BACKLOG)

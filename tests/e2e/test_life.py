@@ -6,6 +6,7 @@ The real command, real signals; the times of a drain are scaled down.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from gateway.cli import main
 from tests.backends import answer, dribbling, echoing, running
-from tests.e2e.fleet import STATUS, Node, calling, node, serving, until
+from tests.e2e.fleet import STATUS, Node, ask, calling, node, serving, until
 from tests.redis_server import RedisServer, free_port
 
 LATE = dribbling(answer(b"late"), pause=1.0)
@@ -261,6 +262,35 @@ async def test_one_worker_is_replaced_under_load_and_no_request_fails(
         await until(lambda: len(list(tmp_path.glob("own.*.sock"))) == 1)
         assert given.command.end() == 0
     assert list(tmp_path.glob("*.sock")) == []
+
+
+async def test_whoever_dies_in_a_reload_comes_back_by_the_new_configuration(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """Also while the worker before it has still to drain."""
+    async with serving(
+        tmp_path,
+        store=redis_server.url,
+        server="workers = 2",
+        drain='drain_delay = "2s"',
+    ) as given:
+        old = given.workers()
+        held = [await asyncio.open_connection("127.0.0.1", given.port) for _ in "abcd"]
+        given.site.policy = given.site.policy.replace('"/status"', '"/state"')
+        assert '"/state"' in given.site.policy
+        given.site.write()
+        given.command.process.send_signal(signal.SIGHUP)
+        await until(lambda: len(given.workers()) > len(old), given.command)
+        (new,) = set(given.workers()) - set(old)
+        # It serves once the old one drains, which takes two seconds.
+        await asyncio.sleep(1)
+        os.kill(new, signal.SIGKILL)
+        await given.told("the new configuration is in force")
+        for _, writer in held:
+            writer.close()
+
+        statuses = {await ask(given.port, STATUS) for _ in range(30)}
+        assert statuses == {404}
 
 
 async def test_what_was_revoked_in_memory_stays_so_over_a_reload(

@@ -10,9 +10,10 @@ import pytest
 
 from gateway.config.settings import Server
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.front import NEVER
 from gateway.proxy.server import DataPort
 from tests import backends
-from tests.backends import answer, echoing, running, saying, silent
+from tests.backends import Connection, answer, echoing, running, saying, silent
 from tests.proxy.harness import chunked, gate_to, post, request
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: shop.example\r\n\r\n"
@@ -318,6 +319,29 @@ async def test_a_slow_body_that_moves_is_awaited() -> None:
             await caller.send(b"1\r\na\r\n")
         await caller.send(b"0\r\n\r\n")
         assert (await caller.answer()).body == b"/  aaaaaa"
+
+
+async def test_who_was_slow_to_read_still_owes_its_body() -> None:
+    """R5: an answer that began early ends no deadline of the request."""
+
+    async def early(connection: Connection) -> None:
+        await connection.head()
+        await connection.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(80):
+            await connection.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        await connection.rest()
+
+    async with running(early) as backend, gate_to(backend, server=QUICK) as bench:
+        caller = await bench.caller(receive_buffer=4096)
+        await caller.send(chunked(b"/large/x", b"part"))
+        (front,) = bench.port.fronts
+        async with asyncio.timeout(30):
+            while not front.is_full:
+                await asyncio.sleep(0.001)
+            while front.is_full:
+                await caller.reader.read(65536)
+            assert front.deadline < NEVER
+            await caller.rest()
 
 
 async def test_a_client_that_does_not_read_is_let_go() -> None:

@@ -389,6 +389,33 @@ async def test_a_port_that_drains_ends_what_it_has() -> None:
         assert bench.entries[0].reason == "close.1001:gateway"
 
 
+async def test_a_socket_behind_many_requests_is_read_too() -> None:
+    """Reading had paused, because so many waited before it."""
+
+    async def behave(connection: Connection) -> None:
+        while True:
+            received = await connection.request()
+            key = received.values(b"sec-websocket-key")
+            if key:
+                await connection.send(switch(key[0]))
+                assert await connection.reader.readexactly(len(HELLO))
+                await connection.send(REPLY)
+                await connection.rest()
+                return
+            await connection.send(answer(b"ok"))
+
+    async with running(behave) as backend, gate_to(backend) as bench:
+        caller = await routed(bench).caller()
+        await caller.send(request(b"/wait/x") * 9 + shake())
+        for _ in range(9):
+            assert (await caller.answer()).status == 200
+        head = await caller.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        await caller.send(HELLO)
+        async with asyncio.timeout(5):
+            assert await caller.reader.readexactly(len(REPLY)) == REPLY
+
+
 async def test_what_opens_while_a_port_drains_is_ended_at_once() -> None:
     """The upstream was asked already, so it is told as the client is."""
     go = asyncio.Event()
