@@ -75,7 +75,7 @@ from gateway.proxy.gate import Gate
 from gateway.proxy.server import DataPort
 from gateway.proxy.sockets import bind, bind_all, remove
 from gateway.proxy.tls import Certificates
-from gateway.reload import checks_of_life, read_again, tell, worse
+from gateway.reload import Reloads, checks_of_life, read_again, worse
 from gateway.revocation.entries import RevocationList, entry_for
 from gateway.signals import Signals, unless
 from gateway.tokens.cache import VerifiedTokens
@@ -582,6 +582,7 @@ class Gateway:
         self._sockets: list[socket.socket] = []
         self._started = self._is_draining = False
         self._refused = ""  # why the configuration last read is not in force
+        self._reloads = Reloads()
         self._closing = contextlib.AsyncExitStack()
 
     @property
@@ -636,6 +637,7 @@ class Gateway:
             self.worker.measure(),
             # Who retires still has connections.
             *(each.measure() for each in ports),
+            self._reloads.measure(),
             _of_the_process(self._lost()),
         )
         return [self.metrics.snapshot(samples)]
@@ -654,7 +656,7 @@ class Gateway:
         if loaded is not None:
             refused = await self._succeed(loaded)
         self._refused = refused
-        tell(refused, self.engine.generation)
+        self._reloads.tell(refused, self.engine.generation)
 
     async def _succeed(self, loaded: Loaded) -> str:
         """Put *loaded* in force; return what is wrong with it, if it can't be."""

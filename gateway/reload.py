@@ -4,19 +4,20 @@ Three things can be against it. It has mistakes. It changes what was opened for 
 Or whoever serves by it could do less than is done now: an issuer whose keys can't be
 had at the moment would be an outage that nobody had without the reload.
 
-Imports: gateway.asgi, gateway.config.
+Imports: gateway.asgi, gateway.config, gateway.observe.metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.asgi.probes import Check
 from gateway.config.load import ConfigError, Loaded
 from gateway.config.settings import Settings
+from gateway.observe.metrics import RELOADS, Sample
 
 logger = logging.getLogger("gateway")
 
@@ -69,12 +70,25 @@ def worse(before: Sequence[Check], after: Sequence[Check]) -> str:
     )
 
 
-def tell(refused: str, generation: str) -> None:
-    """Log how a reload ended; *refused* says why it is not in force, or is ""."""
-    if refused:
-        logger.error("the old configuration stays: %s", refused)
-    else:
-        logger.info("the new configuration is in force: generation %s", generation)
+class Reloads:
+    """How reloads ended, for the log and the metrics."""
+
+    def __init__(self) -> None:
+        self._applied = self._refused = 0
+
+    def tell(self, refused: str, generation: str) -> None:
+        """Note how one ended; *refused* says why it is not in force, or is ""."""
+        if refused:
+            self._refused += 1
+            logger.error("the old configuration stays: %s", refused)
+        else:
+            self._applied += 1
+            logger.info("the new configuration is in force: generation %s", generation)
+
+    def measure(self) -> Iterator[Sample]:
+        """Yield how often they ended in which way."""
+        yield RELOADS, ("applied",), self._applied
+        yield RELOADS, ("refused",), self._refused
 
 
 def checks_of_life(refused: str, *, is_draining: bool) -> list[Check]:

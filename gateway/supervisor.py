@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import math
@@ -40,10 +41,11 @@ from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
 from gateway.config.settings import Address
 from gateway.model import Unavailable
-from gateway.observe.metrics import Snapshot, lasting, load, merge
+from gateway.observe import process
+from gateway.observe.metrics import Metrics, Snapshot, lasting, load, merge
 from gateway.ports import private_directory, small_ports
 from gateway.proxy.sockets import bind_each, remove
-from gateway.reload import checks_of_life, read_again, tell, worse
+from gateway.reload import Reloads, checks_of_life, read_again, worse
 from gateway.signals import Signals, Spawn, unless
 from gateway.worker import Birth, Logs, become, reported
 
@@ -220,6 +222,7 @@ class Supervisor:
         self._ended: Snapshot = {}  # what workers that are no more have counted
         self._has_started = self._is_draining = False
         self._refused = ""  # why the configuration last read is not in force
+        self._reloads = Reloads()
 
     # Life
 
@@ -543,7 +546,7 @@ class Supervisor:
             refused = await self._replace(first, loaded, picky=True)
         self._refused = refused
         if loaded is None or refused:
-            tell(refused, self.loaded.policy.generation)
+            self._reloads.tell(refused, self.loaded.policy.generation)
             return
         for slot in others:
             for _ in range(TRIES):
@@ -555,7 +558,7 @@ class Supervisor:
             else:
                 # Not for ever: what mends it may be the next configuration.
                 self._refused = f"worker {slot.number} has the old one: {trouble}"
-        tell(self._refused, loaded.policy.generation)
+        self._reloads.tell(self._refused, loaded.policy.generation)
 
     def checks(self) -> list[Check]:
         """Say how the workers are, by what each of them reported last."""
@@ -619,7 +622,8 @@ class Supervisor:
                 found.append(child.measured)
             else:
                 found.append(lasting(child.measured))
-        return [self._ended, *found]
+        samples = itertools.chain(self._reloads.measure(), process.measure())
+        return [Metrics().snapshot(samples), self._ended, *found]
 
 
 def merged(reports: Sequence[Sequence[Check]]) -> list[Check]:

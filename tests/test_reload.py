@@ -12,7 +12,8 @@ import pytest
 from gateway.asgi.probes import Check
 from gateway.config.load import Loaded
 from gateway.config.settings import Address, Admin
-from gateway.reload import checks_of_life, read_again, tell, unchangeable, worse
+from gateway.observe.metrics import RELOADS
+from gateway.reload import Reloads, checks_of_life, read_again, unchangeable, worse
 from tests.site import Site
 
 
@@ -97,9 +98,15 @@ def test_a_refused_reload_is_no_reason_to_be_taken_out_of_service() -> None:
 
 def test_both_ends_of_a_reload_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """With the name of what is in force."""
+    reloads = Reloads()
     with caplog.at_level(logging.INFO):
-        tell("", "g2")
-        tell("it has mistakes", "g2")
-    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+        reloads.tell("", "g2")
+        for _ in range(2):
+            reloads.tell("it has mistakes", "g2")
+    assert [record.levelname for record in caplog.records] == ["INFO", *["ERROR"] * 2]
     assert "generation g2" in caplog.text
     assert "the old configuration stays: it has mistakes" in caplog.text
+    assert [*reloads.measure()] == [
+        (RELOADS, ("applied",), 1),
+        (RELOADS, ("refused",), 2),
+    ]

@@ -190,6 +190,12 @@ CONFIG = Family(
     "How many processes decide by which configuration.",
     ("generation",),
 )
+RELOADS = Family(
+    "gateway_config_reloads_total",
+    "counter",
+    "Times that the configuration was read again, and put in force or refused.",
+    ("result",),
+)
 CPU = Family("process_cpu_seconds_total", "counter", "CPU time, user and system.")
 MEMORY = Family("process_resident_memory_bytes", "gauge", "Resident memory.")
 OPEN_FDS = Family("process_open_fds", "gauge", "Open file descriptors.")
@@ -204,7 +210,7 @@ FAMILIES: Final = (
     *(CONNECTIONS, CONNECTIONS_REFUSED, HANDSHAKES_FAILED, CERTIFICATE_END, NEEDS),
     *(VERIFIED, VERIFIED_BYTES, VERIFIED_LOOKUPS),
     *(KEYS, KEYS_AGE, KEYS_REFRESHES, STORE_UP),
-    *(LOG_LOST, CONFIG, CPU, MEMORY, OPEN_FDS, MAX_FDS),
+    *(LOG_LOST, CONFIG, RELOADS, CPU, MEMORY, OPEN_FDS, MAX_FDS),
 )
 
 # Route, method, status, decision, reason, upstream.

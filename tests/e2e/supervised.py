@@ -34,7 +34,10 @@ def measured(_worker: Worker, _lost: Mapping[str, int]) -> Snapshot:
 async def say(supervisor: Supervisor) -> None:
     while True:
         found = [each.get(MEMORY.name, {}) for each in await supervisor.snapshots()]
-        answers = sorted(int(pid) for each in found for (pid,) in each)
+        # Beside the workers the supervisor itself, under no number.
+        answers = sorted(
+            int(pid) for each in found for labels in each for pid in labels
+        )
         print(json.dumps(answers), flush=True)  # noqa: T201
         await asyncio.sleep(0.5)
 
