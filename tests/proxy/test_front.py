@@ -334,6 +334,7 @@ async def test_who_was_slow_to_read_still_owes_its_body() -> None:
     async with running(early) as backend, gate_to(backend, server=QUICK) as bench:
         caller = await bench.caller(receive_buffer=4096)
         await caller.send(chunked(b"/large/x", b"part"))
+        await bench.seen(1)
         (front,) = bench.port.fronts
         async with asyncio.timeout(30):
             while not front.is_full:
