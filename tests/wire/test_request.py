@@ -63,6 +63,16 @@ def test_a_head_holds_what_was_received_and_what_it_means() -> None:
     )
 
 
+def test_what_a_head_holds_is_not_shown() -> None:
+    """In a traceback or a log: there is a credential in it."""
+    headers = (*HOST, (b"authorization", b"Bearer hunter2"), (b"cookie", b"hunter2"))
+
+    shown = repr(read(b"/hunter2?token=hunter2", headers))
+
+    assert "api.shop.example" in shown
+    assert "hunter2" not in shown
+
+
 def test_what_was_read_once_is_not_read_again() -> None:
     """The fields of one head may be those of the next; its target never is."""
     first = read(b"/a", ((b"host", b"API.example"), (b"x", b"y")))
