@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.redis_server import RedisServer, binaries, start_redis
+
+# For `make cov`: how long an example takes says nothing while each line is counted.
+settings.register_profile("counted", deadline=None)
 
 
 @pytest.fixture

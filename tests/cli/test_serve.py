@@ -81,11 +81,11 @@ def test_the_access_log_can_be_turned_off(
         text=True,
     )
     status, until = 0, time.monotonic() + 30
-    while not status and process.poll() is None and time.monotonic() < until:
-        with contextlib.suppress(httpx2.TransportError):
-            url = f"http://127.0.0.1:{port}/nowhere"
-            status = httpx2.get(url, trust_env=False).status_code
-        time.sleep(0.05)
+    with httpx2.Client(trust_env=False) as client:
+        while not status and process.poll() is None and time.monotonic() < until:
+            with contextlib.suppress(httpx2.TransportError):
+                status = client.get(f"http://127.0.0.1:{port}/nowhere").status_code
+            time.sleep(0.05)
     process.terminate()
     out, err = process.communicate(timeout=30)
 

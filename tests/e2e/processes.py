@@ -47,12 +47,15 @@ class Command:
     def wait_for(self, url: str) -> Self:
         """Return when *url* answers 200."""
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            assert self.process.poll() is None, self.out + self.err
-            with contextlib.suppress(httpx2.HTTPError):
-                if httpx2.get(url, trust_env=False).status_code == 200:
-                    return self
-            time.sleep(0.02)
+        # One client: each new one reads the certificates of the system, which takes
+        # longer than the pause, and the time from whom it waits for.
+        with httpx2.Client(trust_env=False) as client:
+            while time.monotonic() < until:
+                assert self.process.poll() is None, self.out + self.err
+                with contextlib.suppress(httpx2.HTTPError):
+                    if client.get(url).status_code == 200:
+                        return self
+                time.sleep(0.02)
         raise AssertionError(f"{url} did not answer: {self.out}{self.err}")
 
     def wait_to_say(self, text: str) -> Self:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.config.settings import Tls
+from gateway.proxy import front, tls
 from gateway.proxy.tls import Certificates
 from tests.certificates import Authority
 from tests.proxy import (
@@ -38,6 +39,10 @@ def over_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let every data port speak TLS, and every caller trust it."""
     certificates = Certificates(Tls(*OURS.write(tmp_path)), harness.CLOCK)
     monkeypatch.setattr(harness, "OVER_TLS", (certificates, CA.client()))
+    # Whoever reads to the end waits for it, without TLS never; how long it takes is
+    # the subject of none of these.
+    for module in (front, tls):
+        monkeypatch.setattr(module, "LINGER_TIME", 0.2)
 
 
 def _again(module: Any) -> dict[str, Any]:
