@@ -183,11 +183,6 @@ class Pool:
         """Those that there are at present."""
         return tuple(self._endpoints.values())
 
-    @property
-    def is_in_use(self) -> bool:
-        """Whether anybody has a connection, or waits for one."""
-        return bool(self.connections or self.connecting)
-
     def state(self) -> UpstreamState:
         """Say how it is, at this moment."""
         now = self.clock.monotonic()

@@ -813,7 +813,7 @@ async def test_a_retired_pool_serves_who_has_it_and_keeps_nothing() -> None:
         connection = await pool.connect()
         pool.give(connection, CLOCK.monotonic())
         assert connection.transport.is_closing()
-        await until(lambda: not pool.is_in_use)
+        await until(lambda: not (pool.connections or pool.connecting))
         assert upstream != pool.upstream
 
 
@@ -849,7 +849,7 @@ async def _fail_in_every_way() -> None:
         pool = pool_of(bench, "other")
         assert pool.state().in_flight <= 2  # of trials
         await bench.port.close(0)
-        await until(lambda: not pool.is_in_use)
+        await until(lambda: not (pool.connections or pool.connecting))
         await until(lambda: not bench.tasks)
 
 
