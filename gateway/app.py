@@ -178,17 +178,16 @@ class Engine:
                 else RedisTickets(settings.store.url)
             )
         self.tickets = tickets
+        signing = tuple(each for each in settings.issuers.values() if each.signs)
         self.keys = JwksClient(
-            tuple(settings.issuers.values()),
+            signing,
             clock,
             on_change=self.verified.drop_issuer,
         )
         self.decider = Decider(
             policy,
             [
-                JwtAuthenticator(
-                    tuple(map(_rules, settings.issuers.values())), self.keys
-                )
+                JwtAuthenticator(tuple(map(_rules, signing)), self.keys),
             ],
             self.verified,
             self.store,
@@ -345,9 +344,14 @@ class Engine:
     def checks(self) -> list[Check]:
         """Say how our dependencies are, from what is known without asking now."""
         found = [Check("revocation store", self.store.health() or "")]
-        troubles = {name: self.keys.health(name) for name in self.settings.issuers}
+        troubles = {
+            name: self.keys.health(name)
+            for name, issuer in self.settings.issuers.items()
+            if issuer.signs
+        }
         has_public = any(r.access in {"public", "optional"} for r in self.policy.routes)
-        nobody = not has_public and all(map(self.keys.is_empty, troubles))
+        signed = len(troubles) == len(self.settings.issuers)
+        nobody = not has_public and signed and all(map(self.keys.is_empty, troubles))
         found += [
             Check(
                 f"keys of issuer {name}", trouble or "", fatal=nobody and bool(trouble)

@@ -103,7 +103,10 @@ class Store(Quiet):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KeySource(Quiet):
-    """Where an issuer's keys come from; exactly one of these is set."""
+    """Where an issuer's keys come from: one of these is set, or none.
+
+    None where no key set stands behind its tokens: they are sealed, or looked up.
+    """
 
     jwks_url: str | None = None
     jwks_file: str | None = None  # absolute
@@ -141,13 +144,18 @@ class Issuer(Quiet):
     issuer: str  # compared octet by octet with `iss`
     keys: KeySource
     audience: frozenset[str]
-    algorithms: frozenset[str]
-    token_types: frozenset[str]  # lower-case, without "application/"
+    algorithms: frozenset[str] = frozenset()
+    token_types: frozenset[str] = frozenset()  # lower-case, without "application/"
     leeway: float = 30.0
     max_lifetime: float = 24 * 3600.0
     token_id: str = "jti"  # noqa: S105  (the name of a claim)
     roles: RoleMapping = RoleMapping()
     scope: ScopeRule = ScopeRule()
+
+    @property
+    def signs(self) -> bool:
+        """Tell whether its tokens are JWTs that its own keys verify."""
+        return self.keys != KeySource()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
