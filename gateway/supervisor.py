@@ -460,9 +460,10 @@ class Supervisor:
                 if slot.child is not None:
                     return
                 trouble = await self._fill(slot, self.loaded)
-            if trouble:
-                logger.error("worker %d is not back: %s", slot.number, trouble)
-                slot.pause = _longer(slot.pause)
+            if not trouble:
+                return
+            logger.error("worker %d is not back: %s", slot.number, trouble)
+            slot.pause = _longer(slot.pause)
 
     async def _replace(self, slot: Slot, loaded: Loaded, *, picky: bool) -> str:
         """Put a worker by *loaded* into *slot*, and let the one there retire.

@@ -109,8 +109,10 @@ async def test_others_serve_while_one_is_dead_and_it_is_not_started_in_a_hurry(
 ) -> None:
     """What kills each of them at once must not fill the machine with successors."""
     async with pair(tmp_path, redis_server) as two:
-        assert await back_after(two) >= 0.25
-        assert await back_after(two) >= 0.5
+        for least in (0.25, 0.5):
+            assert await back_after(two) >= least
+            # Whoever put it there is done with it, and must not come again.
+            await until(lambda: "[+] workers: ok" in two.ready()[1])
         coming_back = asyncio.ensure_future(back_after(two))
         await until(lambda: "[-] workers: 1 of 2 serve" in two.ready()[1])
         assert two.ready()[0] == 200
