@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.ports import free_port
 from bench.processes import said_version
 from bench.site import (
     AUDIENCE,
@@ -24,7 +25,6 @@ from bench.site import (
     STATUS,
     STREAM_BYTES,
     Site,
-    free_port,
 )
 
 ROOT = Path(__file__).parent.parent

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import secrets
-import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from jwt.algorithms import RSAAlgorithm
+
+from bench.ports import free_port
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "peers"
@@ -151,27 +151,6 @@ def _mint(
         + "\n"
         for number in numbers
     )
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now.
-
-    Below the range from which clients are given theirs: servers start at different
-    times, and in between wrk opens connections by the hundred.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in _given:
-            _given.add(port)
-            return port
 
 
 def prepare(run: Path) -> Site:

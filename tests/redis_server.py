@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import hiredis
 
+from bench.ports import free_port
+
 PATIENCE = 10.0  # seconds for a server to come up
 
 
@@ -146,11 +148,3 @@ class RedisServer:
 def start_redis(*options: str, binary: str | None = None) -> RedisServer:
     """Start the preferred server with *options* of its command line."""
     return RedisServer(binary or binaries()[0], *options)
-
-
-def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -19,6 +19,7 @@ import jwt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.ports import free_port
 from gateway.app import Background, Engine, Gateway, serve
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.config.settings import Address
@@ -28,7 +29,6 @@ from gateway.observe.metrics import NEEDS
 from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
 from tests.fakes import ALICE
-from tests.redis_server import free_port
 from tests.site import POLICY, Site, raw, url
 
 ORDERS = "/api/orders/customers/c-1/orders"

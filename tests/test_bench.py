@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from bench.pace import (
     request_bytes,
     status_of,
 )
+from bench.ports import SLICE, free_port
 from bench.processes import NotStartedError, cpu_seconds, resident, started
 from bench.results import GOALS, MINIMAL, Figure, Findings, chart, record, table
 from bench.run import GROUPS, chosen_groups, flows
@@ -45,7 +47,6 @@ from bench.site import (
     TEMPLATES,
     Site,
     Tokens,
-    free_port,
     prepare,
 )
 from bench.start import filled
@@ -197,6 +198,19 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
         started(command, core=0, port=free_port(), log=tmp_path / "log"),
     ):
         pass
+
+
+def test_no_two_runs_are_given_one_port() -> None:
+    """Nor does one run get a port twice at a time, or one that is taken."""
+    mine = [free_port() for _ in range(SLICE // 4)]
+    asking = "from bench.ports import free_port; print(free_port())"
+    command = [sys.executable, "-c", asking]
+    root = str(TEMPLATES.parent.parent)
+    said = subprocess.run(command, cwd=root, check=True, capture_output=True)
+    assert len(set(mine)) == len(mine)
+    assert int(said.stdout) not in mine
+    with socket.create_server(("127.0.0.1", mine[0])):
+        assert mine[0] not in {free_port() for _ in range(SLICE)}
 
 
 class Door:

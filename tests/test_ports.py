@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from bench.ports import free_port
 from gateway.app import Background
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.probes import Check
 from gateway.config.settings import Address, Admin
 from gateway.observe.metrics import CONFIG, Snapshot
 from gateway.ports import private_directory, small_ports
-from tests.redis_server import free_port
 from tests.site import Site
 
 

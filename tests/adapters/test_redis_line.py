@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from redis.exceptions import ConnectionError as ConnectionBroken
 from redis.exceptions import ResponseError
 
+from bench.ports import free_port
 from gateway.adapters.redis_line import Call, Garbled, Line, Script
 from tests.adapters.resp import Command, peer, says
-from tests.redis_server import RedisServer, binaries, free_port, start_redis
+from tests.redis_server import RedisServer, binaries, start_redis
 
 pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bench.ports import free_port
 from gateway.adapters.redis_store import (
     MAX_CHECKS,
     MAX_WAITING,
@@ -28,7 +29,7 @@ from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import Kind
 from tests.adapters.principals import CLOCK, entry, principal
 from tests.adapters.resp import Answer, Command, nothing_revoked, peer, says
-from tests.redis_server import RedisServer, binaries, free_port, start_redis
+from tests.redis_server import RedisServer, binaries, start_redis
 
 T = TypeVar("T")
 pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from bench.ports import free_port
 from gateway.cli.serve import coloured
 from gateway.observe.access import Entry
-from tests.redis_server import free_port
 from tests.site import Site
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.ports import free_port
 from tests.backends import echoing, running
 from tests.e2e.processes import PATIENCE, Command
-from tests.redis_server import free_port
 from tests.site import Site
 
 STATUS = "/api/orders/status"

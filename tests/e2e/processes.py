@@ -15,7 +15,7 @@ from typing import IO, Self
 
 import httpx2
 
-from tests.redis_server import free_port
+from bench.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 15.0  # seconds for a process to come up or to end, on a busy machine

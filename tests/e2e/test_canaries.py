@@ -27,6 +27,7 @@ from unittest.mock import patch
 
 import pytest
 
+from bench.ports import free_port
 from gateway.cli.serve import coloured
 from gateway.config.load import Loaded, load
 from gateway.identity.signer import Signer
@@ -39,7 +40,6 @@ from gateway.proxy.front import Front
 from gateway.proxy.upstream import UpstreamConnection
 from tests.backends import Connection, answer
 from tests.e2e.house import House, closing
-from tests.redis_server import free_port
 from tests.site import ISSUER, Site
 from tests.tokens import make
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from bench.ports import free_port
 from gateway.cli import main
 from tests.backends import answer, dribbling, echoing, running
 from tests.e2e.fleet import STATUS, Node, ask, calling, node, serving, until
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 
 LATE = dribbling(answer(b"late"), pause=1.0)
 NGINX = """\

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx2
 
+from bench.ports import free_port
 from tests.e2e.processes import Command, backend
-from tests.redis_server import free_port
 from tests.site import Site
 from tests.tokens import make
 

@@ -10,9 +10,10 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
+from bench.ports import free_port
 from gateway.cli import main
 from tests.e2e.processes import Command, backend
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 from tests.site import Site
 
 ORDERS = "/api/orders/customers/c-1/orders"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from bench.ports import free_port
 from gateway.cli import main
 from tests.e2e.processes import ROOT, Command, backend
-from tests.redis_server import free_port
 
 DEMO_PORTS = (8000, 8080, 9091)
 

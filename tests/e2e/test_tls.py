@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx2
 from click.testing import CliRunner
 
+from bench.ports import free_port
 from gateway.cli import main
 from tests.certificates import START, Authority, Signed
 from tests.e2e.processes import PATIENCE, Command, backend
-from tests.redis_server import free_port
 from tests.site import Site
 
 CA = Authority()

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.redis_server import free_port
+from bench.ports import free_port
 from tests.site import Site
 from tests.tokens import make
 
