@@ -400,7 +400,15 @@ class Front(asyncio.BaseProtocol):
         self._url = self._url + url if self._url else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.rstrip(b" \t")))
+        headers = self._headers
+        if len(headers) == self._server.max_headers and self._in_head:
+            # Now and not at the end: a head has room for thousands of them.
+            assert self._parser is not None
+            self._in_head = False
+            too_many = Denial(Reason.HEAD_TOO_LARGE, "fields")
+            self._refuse(too_many, self._parser.get_method())
+            raise _Stop
+        headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -411,8 +419,6 @@ class Front(asyncio.BaseProtocol):
         method = parser.get_method()
         version = parser.get_http_version()
         body = check_request(method, version, headers, parser.should_upgrade())
-        if len(headers) > self._server.max_headers:
-            body = Denial(Reason.HEAD_TOO_LARGE, "fields")
         if isinstance(body, Denial):
             if version == "2.0":
                 logger.info(_HTTP2)

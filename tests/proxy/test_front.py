@@ -230,6 +230,10 @@ async def test_fields_are_counted() -> None:
     async with running(echoing) as backend, gate_to(backend) as bench:
         assert (await bench.call(request(b"/", b"a: b\r\n" * 99))).status == 200
         assert (await bench.call(request(b"/", b"a: b\r\n" * 100))).status == 431
+        # Counted as they come: this head has no end yet, and few bytes.
+        said = await bench.say(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 102)
+        assert said.startswith(b"HTTP/1.1 431 ")
+        assert len(backend.requests) == 1
 
 
 async def test_trailers_are_dropped() -> None:
