@@ -51,7 +51,7 @@ soak: $(READY)  ## slow clients and the attack mix, a quarter of an hour
 	GATEWAY_SOAK=full $(BIN)/python -m pytest tests/soak $(ARGS)
 
 cov: $(READY)  ## coverage with branches; the pure rooms must be whole
-	$(BIN)/coverage run -m pytest --hypothesis-profile=counted --ignore=tests/e2e --ignore=tests/soak $(ARGS)
+	$(BIN)/coverage run -m pytest --hypothesis-profile=patient --ignore=tests/e2e --ignore=tests/soak $(ARGS)
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include="$(PURE)" --fail-under=100
 

@@ -9,8 +9,9 @@ from hypothesis import settings
 
 from tests.redis_server import RedisServer, binaries, start_redis
 
-# For `make cov`: how long an example takes says nothing while each line is counted.
-settings.register_profile("counted", deadline=None)
+# How long an example takes says nothing while each line is counted, or another Python
+# is tested beside it.
+settings.register_profile("patient", deadline=None)
 
 
 @pytest.fixture
