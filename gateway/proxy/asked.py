@@ -24,7 +24,6 @@ from gateway.model import (
     RequestHead,
     Route,
 )
-from gateway.proxy.gate import Gate
 from gateway.proxy.message import lines
 from gateway.proxy.pool import Pool
 from gateway.wire.framing import EMPTY, Body
@@ -103,7 +102,6 @@ class Way:
     __slots__ = (
         "_alike",
         "_begun",
-        "gate",
         "granted",
         "is_stream",
         "lines",
@@ -118,18 +116,16 @@ class Way:
     )
 
     def __init__(
-        self, gate: Gate, permit: Permit, head: RequestHead, pool: Pool, begun: bytes
+        self, permit: Permit, head: RequestHead, pool: Pool, begun: bytes
     ) -> None:
         """Hold what was made for *permit*.
 
         Args:
-            gate: Whose rules made it.
             permit: As decided.
             head: For which; `begun` says where it came from.
             pool: Of its upstream.
             begun: The request line and all fields that are the same each time.
         """
-        self.gate = gate
         self.route: Route = permit.route
         self.principal: Principal = permit.principal
         self.granted = permit.granted
@@ -144,7 +140,7 @@ class Way:
         # By status: what the log entries of such requests have in common.
         self._alike: dict[int, tuple[Any, ...]] = {}
 
-    def fits(self, permit: Permit, head: RequestHead, gate: Gate) -> bool:
+    def fits(self, permit: Permit, head: RequestHead) -> bool:
         """Tell whether *head*, with this *permit*, goes the same way."""
         return (
             self.principal is permit.principal
@@ -152,7 +148,6 @@ class Way:
             and self.granted == permit.granted
             and self.peer is head.peer
             and self.scheme == head.scheme
-            and self.gate is gate
         )
 
     def say(self, signed: Signed) -> None:

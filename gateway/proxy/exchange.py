@@ -115,7 +115,6 @@ class Exchange:
     """
 
     kind: Literal["http", "websocket"] = "http"
-    gate: Gate
     head: RequestHead | None = None
     permit: Permit | None = None
     denial: Denial | None = None
@@ -127,7 +126,6 @@ class Exchange:
     outage: Unavailable | None = None
     connection: UpstreamConnection | None = None
     _pool: Pool
-    _pools: dict[str, Pool] | None = None  # of its gate, where it had to wait
     _way: Way | None = None
     _time = 0.0  # Unix seconds, when its turn came
     _id = b""  # the request's
@@ -179,7 +177,7 @@ class Exchange:
         """Decide, then forward or refuse."""
         try:
             port, asked = self.port, self.asked
-            gate = self.gate = port.gate
+            gate = port.gate
             now = self._time = port.wall()
             names = self._names = port.names()
             head = asked.head
@@ -200,8 +198,6 @@ class Exchange:
             if isinstance(outcome, _DECIDED):
                 self._decided(outcome, head, now)
             else:
-                # What decides says where it goes, whatever is in force by then.
-                self._pools = port.pools
                 port.spawn(self._decide(outcome, head, now))
         except Unavailable as outage:
             self._outage(outage)
@@ -228,7 +224,7 @@ class Exchange:
             target=asked.target,
             headers=headers,
             peer=peer,
-            proxies=self.gate.server.trusted_proxies,
+            proxies=self.port.gate.server.trusted_proxies,
         )
         if isinstance(head, Denial):
             self._refuse(head)
@@ -242,7 +238,7 @@ class Exchange:
         # Not cancelled when the client goes away: it is bounded by what it asks, and
         # a store's connection is never left in the middle of an answer (R32).
         try:
-            outcome = await self.gate.finish(pending)
+            outcome = await self.port.gate.finish(pending)
             if not self.over:
                 self._decided(outcome, head, now)
                 self.flush()
@@ -259,7 +255,7 @@ class Exchange:
         permit = self.permit = outcome
         if permit.route.max_in_flight is not None and not self._enter(permit.route):
             return
-        gate, asked = self.gate, self.asked
+        gate, asked = self.port.gate, self.asked
         framing = b""
         if not asked.is_plain:
             measured = self._measure(permit)
@@ -270,7 +266,7 @@ class Exchange:
         # Strip, then sign: nothing that the client sent can name or replace what is
         # added after it (golang/go#50580, R16).
         way = asked.way
-        if way is None or not way.fits(permit, head, gate):
+        if way is None or not way.fits(permit, head):
             made = self._way_of(permit, head)
             if made is None:
                 return
@@ -325,7 +321,7 @@ class Exchange:
         assert body is not None
         limit = route.max_body
         if limit is None:
-            limit = self.gate.server.max_body
+            limit = self.port.gate.server.max_body
         self._limit = limit
         length = body.length
         if (length or 0) > limit or self.received > limit:
@@ -344,8 +340,8 @@ class Exchange:
 
     def _way_of(self, permit: Permit, head: RequestHead) -> Way | None:
         """Return the way of *head*; None: it is refused."""
-        gate, asked = self.gate, self.asked
-        pool = (self._pools or self.port.pools)[permit.upstream]
+        gate, asked = self.port.gate, self.asked
+        pool = self.port.pools[permit.upstream]
         keep = permit.route.pass_credentials  # its upstream's word is in it
         passed = head.section.lines[keep]
         if passed is None:
@@ -365,7 +361,7 @@ class Exchange:
             passed,
             origin,
         )
-        return Way(gate, permit, head, pool, lines)
+        return Way(permit, head, pool, lines)
 
     async def _connect(self) -> None:
         # What was tried on a kept connection, or may not be tried twice, has a new one.
@@ -473,7 +469,6 @@ class Exchange:
         self._drop()
         if not self._id:  # its turn never came
             self._time = self.port.wall()
-            self.gate = self.port.gate
             headers = self.asked.headers
             fields = headers if isinstance(headers, tuple) else headers.headers
             names = self.port.names()
@@ -494,7 +489,7 @@ class Exchange:
         permit = self.permit
         assert permit is not None
         self._upstream_time = now - self._sending_since
-        fields = self.gate.hygiene.to_client(
+        fields = self.port.gate.hygiene.to_client(
             headers, vary=permit.route.access != "public"
         )
         fields.append((b"x-request-id", self._id))
@@ -551,12 +546,7 @@ class Exchange:
     def on_known(self, known: KnownAnswer, content: bytes, now: float) -> None:
         client, way = self.client, self._way
         assert way is not None
-        if (
-            not self._may_keep()
-            or not self.asked.modern
-            # The lines are kept with the answer, for those who come after us.
-            or self.gate is not self.port.gate
-        ):
+        if not self._may_keep() or not self.asked.modern:
             self.on_answer(known.status, known.headers, Body(known.length), now)
             if content:
                 self.on_content(content)
@@ -568,7 +558,7 @@ class Exchange:
         self.connection = None
         lines = known.lines[way.vary]
         if lines is None:
-            fields = self.gate.hygiene.to_client(known.headers, vary=way.vary)
+            fields = self.port.gate.hygiene.to_client(known.headers, vary=way.vary)
             fields.append(message.content_length(known.length))
             lines = message.answer_lines(known.status, fields)
             known.lines[way.vary] = lines
@@ -711,7 +701,7 @@ class Exchange:
         if self._is_listed:
             self.port.streams.remove(self)
         try:
-            self.gate.log(self._entry(now))
+            self.port.gate.log(self._entry(now))
         except Exception:
             # The client's answer must not wait for what somebody wants to read of it.
             logger.exception("request %s could not be logged", self.request_id)
@@ -749,7 +739,7 @@ class Exchange:
 
     def _shared(self) -> tuple[Any, ...]:
         """Return what the entries of requests like this one have in common."""
-        gate, head, permit, denial = self.gate, self.head, self.permit, self.denial
+        gate, head, permit, denial = self.port.gate, self.head, self.permit, self.denial
         asked = self.asked
         known: Permit | Denial | Unavailable | None = permit
         decision, reason = "error" if permit is None else "permit", self.failure or None

@@ -34,7 +34,6 @@ from gateway.model import Denial, Peer, Reason
 from gateway.proxy import exchange
 from gateway.proxy.asked import Asked, KnownHeads, plain
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.gate import Gate
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.websocket import SocketExchange
 from gateway.wire.framing import check_request
@@ -99,7 +98,6 @@ class Front(asyncio.BaseProtocol):
     deadline: float = NEVER  # monotonic seconds; read by the sweeper
     is_last = False  # the request in hand is the last one of this connection
     _last: Asked | None = None  # what was asked for last, if it was known
-    _last_gate: Gate | None = None  # by which it was read
     is_full = False  # the client is slow to take what we write
     current: Exchange | None = None  # whose turn it is
     tunnel: Tunnel | None = None  # who takes all that is read, in a WebSocket
@@ -127,7 +125,7 @@ class Front(asyncio.BaseProtocol):
         self._waiting: deque[Exchange] = deque()
         # What each request looks at is looked up faster here than in the class.
         self.is_full = self.is_last = False
-        self.current = self._line = self._last = self._last_gate = None
+        self.current = self._line = self._last = None
         self._in_head = self._deaf = self._is_closing = False
         self._held = self._behind = False
 
@@ -220,11 +218,11 @@ class Front(asyncio.BaseProtocol):
         """
         port = self._port
         asked = self._last
-        if asked is None or asked.data != data or self._last_gate is not port.gate:
+        if asked is None or asked.data != data:
             asked = self._known(data)
             if asked is None:
                 return False
-            self._last, self._last_gate = asked, port.gate
+            self._last = asked
         self.deadline = NEVER
         self.is_last = False
         request = self.current = Exchange(port, self, asked, self._now)
@@ -596,7 +594,7 @@ class Front(asyncio.BaseProtocol):
         if self._deaf or self._port.is_ending:
             self._close(now, linger=False)
             return
-        server = self._server = self._port.gate.server
+        server = self._server
         self.deadline = now + (
             server.header_timeout if self._in_head else server.idle_timeout
         )

@@ -1,7 +1,7 @@
-"""One generation of everything the data port decides by, swapped whole on reload.
+"""One generation of everything the data port decides by.
 
-A request reads the Gate once, when its turn comes, and keeps it to its end: no request
-is decided by one generation and forwarded by another.
+A port has one for its life: a reload makes another port, so that no request is decided
+by one generation and forwarded by another.
 
 Imports: gateway.config.settings, gateway.decision, gateway.identity, gateway.model,
 gateway.observe, gateway.wire.

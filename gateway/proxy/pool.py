@@ -292,15 +292,11 @@ class Pool:
         """Take back a connection that was never used after all."""
         connection.endpoint.give(connection, now)
 
-    def retire(self) -> None:
-        """Keep nothing any more: the upstream is configured otherwise now."""
+    def abort(self) -> None:
+        """Close everything at once, and keep nothing any more."""
         self._is_retired = True
         for endpoint in self.endpoints:
             endpoint.retire()
-
-    def abort(self) -> None:
-        """Close everything at once."""
-        self.retire()
         for connection in tuple(self.connections):
             connection.drop()
 

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import socket
 import sys
-import weakref
 from binascii import hexlify
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -55,7 +54,7 @@ class DataPort:
     """Listens, and holds what all its connections share.
 
     Args:
-        gate: What decides, until it is replaced.
+        gate: What decides.
         clock: For deadlines, and for the decision's `now`.
         spawn: Runs a coroutine in the background; keeps, logs and isolates it.
         random: Returns that many random bytes, such as os.urandom.
@@ -87,12 +86,12 @@ class DataPort:
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
         self.random = random
-        self._resolve = resolve
         self._names: list[bytes] = []
         self.in_flight: Counter[str] = Counter()
-        self.pools: dict[str, Pool] = {}
-        # As long as anybody may still get a connection from one.
-        self._retired: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self.pools = {
+            name: Pool(upstream, clock, spawn, resolve)
+            for name, upstream in gate.upstreams.items()
+        }
         self._per_peer: Counter[str] = Counter()
         self._counted: dict[Front | Handshake, str] = {}
         self._handshakes: set[Handshake] = set()
@@ -100,7 +99,6 @@ class DataPort:
         self._servers: list[asyncio.Server | Listener] = []
         self._sweep_timer: asyncio.Handle | None = None
         self._fewer = asyncio.Event()  # a connection has ended
-        self._renew_pools(gate)
 
     # Life
 
@@ -147,17 +145,6 @@ class DataPort:
                     found.append(Address(path=name))
         return tuple(found)
 
-    def replace(self, gate: Gate) -> None:
-        """Decide by *gate* from the next request on.
-
-        Raises:
-            ValueError: An upstream's certificates can't be used; nothing has changed.
-            OSError: One of them can't be read; nothing has changed.
-        """
-        self._renew_pools(gate)
-        self.gate = gate
-        self.known_heads.clear()  # they remember what the old rules made of them
-
     def upstream_states(self) -> tuple[UpstreamState, ...]:
         """Say how the upstreams are, at this moment."""
         return tuple(pool.state() for pool in self.pools.values())
@@ -199,7 +186,7 @@ class DataPort:
             self._cut_off(grace)
         for front in tuple(self.fronts):
             front.transport.abort()
-        for pool in (*self.pools.values(), *self._retired):
+        for pool in self.pools.values():
             pool.abort()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
@@ -260,8 +247,7 @@ class DataPort:
         yield CONNECTIONS, ("idle",), len(self.fronts) - active
         yield CONNECTIONS, ("handshake",), len(self._handshakes)
         yield CONNECTIONS_REFUSED, (), self._refused
-        # Of an upstream that has changed, the old connections are still its.
-        for pool in (*self.pools.values(), *self._retired):
+        for pool in self.pools.values():
             yield from pool.measure()
 
     # Inside
@@ -300,21 +286,6 @@ class DataPort:
             if not self._per_peer[household]:
                 del self._per_peer[household]
 
-    def _renew_pools(self, gate: Gate) -> None:
-        pools = {}
-        for name, upstream in gate.upstreams.items():
-            pool = self.pools.get(name)
-            if pool is None or pool.upstream != upstream:
-                pool = Pool(upstream, self.clock, self.spawn, self._resolve)
-            pools[name] = pool
-        before, self.pools = self.pools, pools
-        for name, pool in before.items():
-            if pools.get(name) is pool:
-                pool.known_answers.forget()
-            else:
-                pool.retire()
-                self._retired.add(pool)
-
     def _sweep(self) -> None:
         now = self.clock.monotonic()
         for pool in self.pools.values():
@@ -323,7 +294,7 @@ class DataPort:
             except Exception:
                 # Nobody's deadline must depend on it.
                 logger.exception("upstream %s is not looked after", pool.upstream.name)
-        for pool in (*self.pools.values(), *self._retired):
+        for pool in self.pools.values():
             for one in [each for each in pool.connections if each.deadline <= now]:
                 _expire(one, now)
         for stream in self.streams.expired(self.clock.wall()):

@@ -90,11 +90,6 @@ class KnownAnswers(dict[bytes, KnownAnswer]):
         known.head, known.size = data[:end], len(data)
         self[known.head] = known
 
-    def forget(self) -> None:
-        """Forget what answers were read as: other rules apply to them now."""
-        self.clear()
-        self.last = None
-
 
 class UpstreamFailed(Exception):  # noqa: N818  (named as its enum is)
     """There is no connection to be had."""

@@ -267,7 +267,7 @@ class SocketExchange(Exchange):
             upstream,
             max_message=permit.route.websocket.max_message,
             patience=(
-                self.gate.server.body_timeout,
+                self.port.gate.server.body_timeout,
                 self._pool.upstream.timeout.send_idle,
             ),
             random=port.random,
@@ -290,7 +290,7 @@ class SocketExchange(Exchange):
         self._has_begun = True
         self._upstream_time = now - self._sending_since
         fields = [
-            *self.gate.hygiene.to_client(headers),
+            *self.port.gate.hygiene.to_client(headers),
             *_UPGRADE,
             (b"sec-websocket-accept", accept_of(self._offer.key)),
             (b"x-request-id", self._id),

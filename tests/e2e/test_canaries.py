@@ -37,6 +37,8 @@ from gateway.observe.logs import LineHandler, install
 from gateway.observe.writer import LogWriter
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.front import Front
+from gateway.proxy.gate import Gate
+from gateway.proxy.server import DataPort
 from gateway.proxy.upstream import UpstreamConnection
 from tests.backends import Connection, answer
 from tests.e2e.house import House, closing
@@ -506,11 +508,19 @@ def _gate(house: House, **broken: Any) -> Iterator[None]:
     port = house.gateway.port
     assert port is not None
     gate = port.gate
-    port.replace(replace(gate, **broken))
+    _decide_by(port, replace(gate, **broken))
     try:
         yield
     finally:
-        port.replace(gate)
+        _decide_by(port, gate)
+
+
+def _decide_by(port: DataPort, gate: Gate) -> None:
+    port.gate = gate
+    # They remember what the gate before made of them.
+    port.known_heads.clear()
+    for pool in port.pools.values():
+        pool.known_answers.clear()
 
 
 @contextlib.contextmanager

@@ -32,31 +32,29 @@ def head(peer: Peer) -> RequestHead:
 
 HEAD = head(Peer("192.0.2.1"))
 PERMIT = Permit(ROUTE, {}, ALICE, 5, "backend", b"/a")
-GATE: Any = object()
 
 
 def way(permit: Permit = PERMIT) -> Way:
     pool: Any = object()
-    return Way(GATE, permit, HEAD, pool, b"GET /a HTTP/1.1\r\n")
+    return Way(permit, HEAD, pool, b"GET /a HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize(
-    ("permit", "of", "gate", "fits"),
+    ("permit", "of", "fits"),
     [
-        (PERMIT, HEAD, GATE, True),
-        (PERMIT._replace(params={"a": "b"}), HEAD, GATE, True),
-        (PERMIT._replace(principal=replace(ALICE)), HEAD, GATE, False),
-        (PERMIT._replace(route=PUBLIC), HEAD, GATE, False),
-        (PERMIT._replace(granted=4), HEAD, GATE, False),
-        (PERMIT, head(Peer("192.0.2.1")), GATE, False),
-        (PERMIT, HEAD, object(), False),
+        (PERMIT, HEAD, True),
+        (PERMIT._replace(params={"a": "b"}), HEAD, True),
+        (PERMIT._replace(principal=replace(ALICE)), HEAD, False),
+        (PERMIT._replace(route=PUBLIC), HEAD, False),
+        (PERMIT._replace(granted=4), HEAD, False),
+        (PERMIT, head(Peer("192.0.2.1")), False),
     ],
 )
-def test_a_way_is_for_one_route_principal_peer_and_generation(
-    permit: Permit, of: RequestHead, gate: Any, *, fits: bool
+def test_a_way_is_for_one_route_principal_and_peer(
+    permit: Permit, of: RequestHead, *, fits: bool
 ) -> None:
-    """Anybody else's, or under other rules, is made anew."""
-    assert way().fits(permit, of, gate) is fits
+    """Anybody else's is made anew."""
+    assert way().fits(permit, of) is fits
 
 
 def test_a_way_knows_whether_the_answer_depended_on_a_credential() -> None:

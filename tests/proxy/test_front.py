@@ -637,7 +637,7 @@ async def test_a_log_that_fails_keeps_nobody_waiting() -> None:
         raise ZeroDivisionError
 
     async with running(echoing) as backend, gate_to(backend) as bench:
-        bench.port.replace(replace(bench.gate, log=fail))
+        bench.port.gate = replace(bench.gate, log=fail)
         found = await bench.call(request(b"/a"))
 
     assert found.status == 200

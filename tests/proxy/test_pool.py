@@ -804,17 +804,17 @@ async def test_requests_are_counted_beyond_their_connections() -> None:
         assert pool_of(bench).state().endpoints[0].requests == 5
 
 
-async def test_a_retired_pool_serves_who_has_it_and_keeps_nothing() -> None:
-    """A reload in the middle of a request."""
+async def test_an_aborted_pool_keeps_nothing() -> None:
+    """Nor does who was still connecting bring it anything."""
     async with running(echoing) as backend, gate_to(backend) as bench:
+        await ask(bench, 1)
         pool = pool_of(bench)
-        upstream = Upstream("backend", (url_of(backend),), max_idle=7)
-        pool.retire()
+        assert pool.connections
+        pool.abort()
         connection = await pool.connect()
         pool.give(connection, CLOCK.monotonic())
         assert connection.transport.is_closing()
         await until(lambda: not (pool.connections or pool.connecting))
-        assert upstream != pool.upstream
 
 
 async def _fail_in_every_way() -> None:

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -265,25 +265,6 @@ async def test_the_port_looks_at_the_files(tmp_path: Path) -> None:
         OTHERS.write(tmp_path)
         pool.tick(bench.port.clock.monotonic() + 11)
         assert pool.tls.context is not context
-
-
-async def test_a_reload_with_files_that_do_not_work_changes_nothing(
-    tmp_path: Path,
-) -> None:
-    """The generation before goes on, with its connections."""
-    async with running(echoing) as backend, gate_to(backend) as bench:
-        caller = await bench.caller()
-        assert (await caller.call(request())).status == 200
-        old = bench.gate.upstreams["backend"]
-        url = replace(old.urls[0], secure=True)
-        missing = UpstreamTls(ca=str(tmp_path / "missing"))
-        other = replace(old, urls=(url,), tls=missing)
-        upstreams = {**bench.gate.upstreams, "backend": other}
-        with pytest.raises(OSError):
-            bench.port.replace(replace(bench.gate, upstreams=upstreams))
-        assert bench.port.gate is bench.gate
-        assert (await caller.call(request())).status == 200
-        assert len(backend.connections) == 1
 
 
 def test_what_does_not_work_is_said(tmp_path: Path) -> None:
