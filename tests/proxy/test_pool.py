@@ -28,6 +28,7 @@ from tests.backends import Backend, Behaviour, Connection, answer, echoing, runn
 from tests.proxy.harness import CLOCK, Answer, Bench, at, gate_to, post, request, url_of
 
 QUICK = Ejection(failures=3, time=0.4, max_time=1.0)
+LONG = Ejection(failures=3, time=30.0, max_time=100.0)  # ended by hand
 BUSY = answer(b"busy", status=b"503 Service Unavailable")
 SHORT = Timeouts(connect=0.3, first_byte=0.3)
 
@@ -239,22 +240,39 @@ async def test_an_endpoint_that_is_busy_is_left_alone() -> None:
     async with (
         running(sick) as one,
         running(named(b"two")) as two,
-        gate_to(one, two, ejection=QUICK, panic_threshold=0) as bench,
+        gate_to(one, two, ejection=LONG, panic_threshold=0) as bench,
     ):
+        health = pool_of(bench).endpoints[0].health
         found = await ask(bench, 60)
         assert Counter(each.status for each in found) == {503: 3, 200: 57}
         assert states(bench) == ["ejected", "up"]
         first = pool_of(bench).state().endpoints[0].ejected_for
-        assert 0 < first <= QUICK.time
-        await until(lambda: states(bench)[0] == "trial")
+        assert 0 < first <= LONG.time
+        health.end_ejection(CLOCK.monotonic())
+        assert states(bench) == ["trial", "up"]
         found = await ask(bench, 60)
         assert Counter(each.status for each in found) == {503: 1, 200: 59}
         again = pool_of(bench).state().endpoints[0].ejected_for
-        assert QUICK.time < again <= 2 * QUICK.time
+        assert LONG.time < again <= 2 * LONG.time
         is_well = True
-        await until(lambda: states(bench)[0] == "trial")
+        health.end_ejection(CLOCK.monotonic())
         assert {each.status for each in await ask(bench, 60)} == {200}
         assert states(bench) == ["up", "up"]
+
+
+async def test_an_ejection_ends_by_itself() -> None:
+    """After its time, and not before."""
+    async with (
+        running(backends.saying(BUSY)) as one,
+        running(named(b"two")) as two,
+        gate_to(one, two, ejection=QUICK, panic_threshold=0) as bench,
+    ):
+        health, begun = pool_of(bench).endpoints[0].health, CLOCK.monotonic()
+        for _ in range(QUICK.failures):
+            health.failed(CLOCK.monotonic())
+        assert states(bench) == ["ejected", "up"]
+        await until(lambda: states(bench)[0] == "trial")
+        assert CLOCK.monotonic() - begun >= QUICK.time
 
 
 async def test_on_trial_it_has_one_request_at_a_time() -> None:
