@@ -117,13 +117,18 @@ class _Half:
         self.stalled_at = NEVER  # monotonic seconds, when our patience ends
         self.closed = False  # it has sent a Close
         self.told = False  # it has been sent a Close
-        self.to_tell = 0  # the code of the Close that waits for the end of a frame
+        self.to_tell = 0  # the code of the Close that waits until it can be sent
         self.broken = False  # it broke the protocol
         self.lost = False  # its connection is no more
 
     @property
     def is_done(self) -> bool:
         return self.lost or (self.closed and self.told)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing that it says passes any more."""
+        return self.closed or self.broken or self.lost
 
 
 class Tunnel:
@@ -267,7 +272,7 @@ class Tunnel:
         if not upstream.closed and not upstream.told:
             self._note(ABNORMAL, "upstream")
             self._tell(client, BAD_GATEWAY)
-        elif client.closed:
+        elif client.closed or client.broken:
             # It went without an answer, which is owed to the client all the same.
             self._tell(client, self._code)
         self._await_close()
@@ -289,6 +294,9 @@ class Tunnel:
         if client.stalled_at <= now:
             self.client_lost()
         elif self._closing_at <= now:
+            upstream.closed = True  # what it might still say comes too late
+            if client.to_tell:
+                self._tell(client, client.to_tell)
             self._finish()
         elif upstream.stalled_at <= now:
             self._give_up_upstream()
@@ -321,7 +329,9 @@ class Tunnel:
     def _closed(self, source: _Half, target: _Half, event: Control) -> None:
         source.closed = True
         self._note(code_of(event.payload), source.name)
-        if not target.told and not target.lost:
+        if target.broken:
+            self._tell(target, self._code)
+        elif not target.told and not target.lost:
             target.told = True
             target.to_tell = 0
             source.passed += len(event.raw)
@@ -334,14 +344,18 @@ class Tunnel:
         self._tell(source, code)
         if source is self._upstream and code == PROTOCOL_ERROR:
             code = BAD_GATEWAY
-        self._tell(target, code)
+        self._tell(target, self._code if target.broken else code)
         self._await_close()
 
     def _tell(self, half: _Half, code: int) -> None:
         """Send a Close, as soon as it can stand there."""
         if half.told or half.lost:
             return
-        if not self._other(half).frames.is_between:
+        other = self._other(half)
+        # Not within a frame. And what a client asked for before it broke the protocol
+        # is still on its way here: as from the upstream itself, its Close comes behind.
+        is_owed = half.broken and half is self._client and not other.is_silent
+        if is_owed or not other.frames.is_between:
             half.to_tell = code
             return
         half.told = True

@@ -233,6 +233,9 @@ def test_who_breaks_the_protocol_ends_it(
     world = World()
     read = world.tunnel.from_client if by == "client" else world.tunnel.from_upstream
     read(data)
+    if by == "client":
+        assert world.codes() == (None, told[1])
+        world.upstream_says(CLOSE, b"\x03\xe8")
     assert world.codes() == told
     assert (world.client.eof, world.upstream.eof) == (by == "client", by == "upstream")
     read(b"x" * 100_000)
@@ -245,6 +248,50 @@ def test_who_breaks_the_protocol_ends_it(
     else:
         world.client_says(CLOSE)
         world.tunnel.upstream_lost()
+    assert world.ended == [False]
+
+
+def broken_by_the_client() -> World:
+    """Return one whose client has asked something and then broken the protocol."""
+    world = World()
+    asked = made(TEXT, b"hello")
+    world.tunnel.from_client(asked + made(3))
+    assert world.upstream.written.startswith(asked)
+    assert world.codes() == (None, 1002)
+    return world
+
+
+def test_what_was_asked_before_the_protocol_was_broken_is_answered() -> None:
+    """The client's Close comes behind it, as from the upstream itself."""
+    world = broken_by_the_client()
+    answer = world.upstream_says(TEXT, b"hello")
+    answer += world.upstream_says(PING, b"p")
+    assert world.client.written == answer
+    world.client_says(TEXT, b"more")
+    assert world.codes() == (None, 1002)
+    world.upstream_says(CLOSE, b"\x0f\xa0")
+    assert world.client.written.startswith(answer)
+    assert world.codes() == (1002, 1002)
+    assert world.client.eof
+    assert world.ended == []
+
+
+@pytest.mark.parametrize("how", ["lost", "broken", "silent"])
+def test_who_broke_the_protocol_is_told_in_any_case(how: str) -> None:
+    """Whatever becomes of the upstream, and within the time for the answer."""
+    world = broken_by_the_client()
+    if how == "lost":
+        world.tunnel.upstream_lost()
+    elif how == "broken":
+        world.tunnel.from_upstream(made(3, mask=b""))
+    else:
+        world.wait(CLOSE_WAIT - 0.1)
+        assert world.codes()[0] is None
+        world.wait(0.2)
+        assert world.ended == [False]
+    assert world.codes()[0] == 1002
+    assert world.tunnel.reason == "close.1002:gateway"
+    world.wait(CLOSE_WAIT)
     assert world.ended == [False]
 
 
