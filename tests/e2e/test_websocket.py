@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -27,7 +28,18 @@ from websockets.typing import Origin, Subprotocol
 
 from gateway.app import Gateway
 from gateway.proxy import tunnel
+from gateway.wire.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    code_of,
+)
+from tests.proxy.test_websocket import FIELDS
 from tests.site import POLICY, Site
+from tests.wire.test_frames import made
 
 SHOP = Origin("https://shop.example")
 LEEWAY = 30  # seconds; the issuer's
@@ -171,6 +183,89 @@ async def test_what_is_said_is_echoed(tmp_path: Path) -> None:
         assert entry.principal.subject == "c-1"
         assert entry.bytes_in > entry.bytes_out > 60_000  # masks are four bytes
         assert entry.upstream == "orders"
+
+
+FRAGMENTS = made(TEXT, b"a", fin=False) + made(CONTINUATION, b"b", fin=False)
+
+# What a client says, and how many frames are the answer; by RFC 6455's sections.
+SAID: tuple[tuple[bytes, int], ...] = (
+    (made(TEXT), 1),
+    (made(TEXT, b"x" * 125) + made(BINARY, b"x" * 126), 2),
+    (made(BINARY, b"x" * 65_535) + made(BINARY, b"x" * 65_536), 2),
+    (made(PING) + made(PING, b"x" * 125) + made(PONG, b"?") + made(TEXT, b"x"), 3),
+    (FRAGMENTS + made(PING, b"between") + made(CONTINUATION, b"c"), 2),
+    (made(TEXT, fin=False) + made(CONTINUATION, b"x"), 1),
+    (made(TEXT, "\u03ba\U0001f600\ufffe".encode()), 1),
+    (made(TEXT, b"\xce", fin=False) + made(CONTINUATION, b"\xba"), 1),
+    # What no text may hold is found by the backend.
+    (made(TEXT, b"\xf4\x90\x80\x80"), 1),
+    (made(TEXT, b"\xce", fin=False) + made(CONTINUATION, b"x"), 1),
+    (made(CLOSE), 1),
+    (made(CLOSE, b"\x0f\xa0because"), 1),
+    # What breaks the rules.
+    (made(CLOSE, b"\x03"), 1),
+    (made(CLOSE, b"\x03\xed"), 1),
+    (made(CLOSE, b"\x03\xe8\xce"), 1),
+    (made(CLOSE, b"\x03\xe8" + b"x" * 124), 1),
+    (made(TEXT, b"x", reserved=0x40), 1),
+    (made(PING, reserved=0x70), 1),
+    (made(3) + made(TEXT, b"late"), 1),
+    (made(11), 1),
+    (made(PING, fin=False), 1),
+    (made(PING, b"x" * 126), 1),
+    (made(CONTINUATION, b"x"), 1),
+    (FRAGMENTS + made(TEXT, b"x"), 1),
+    (made(TEXT, b"x", mask=b""), 1),
+)
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 1])
+async def test_a_client_sees_what_it_sees_directly(tmp_path: Path, piece: int) -> None:
+    """Messages, pongs, the code of the Close: nothing comes on top, nothing is lost."""
+    async with fleet(tmp_path, subprotocols=[Subprotocol("chat")]) as it:
+        for said, answers in SAID:
+            if piece < 1000 < len(said):
+                continue  # a system call for each byte
+            through = await heard(it, it.url("/live"), said, answers, piece)
+            backend = it.site.upstream.replace("http:", "ws:")
+            direct = await heard(it, backend, said, answers, piece)
+            assert through == direct, said[:40]
+            assert through[-1][0] == CLOSE
+            assert len(through) - answers in {0, 1}
+
+
+async def heard(
+    it: Fleet, url: str, said: bytes, answers: int, piece: int
+) -> list[tuple[int, bytes | int]]:
+    """Say it, and Close behind the answers; return all frames, the Close as a code."""
+    where = urlsplit(url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    token = it.site.token()
+    head = f"GET {where.path or '/'} HTTP/1.1\r\nHost: shop.example\r\n"
+    head += f"Authorization: Bearer {token}\r\nSec-WebSocket-Protocol: chat\r\n"
+    writer.write(head.encode() + FIELDS + b"\r\n")
+    found: list[tuple[int, bytes | int]] = []
+    async with asyncio.timeout(15):
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for at in range(0, len(said), piece):
+                writer.write(said[at : at + piece])
+                await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                opcode, payload = await one_frame(reader)
+                found.append((opcode, code_of(payload) if opcode == CLOSE else payload))
+                if opcode == CLOSE or len(found) == answers:
+                    writer.write(made(CLOSE, b"\x03\xe8"))
+    writer.close()
+    return found
+
+
+async def one_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    first, size = await reader.readexactly(2)
+    if size >= 126:
+        size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
+    return first & 0x0F, await reader.readexactly(size)
 
 
 async def test_the_backend_learns_who_it_is_and_not_by_which_token(
