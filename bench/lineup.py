@@ -249,7 +249,8 @@ def servers(site: Site) -> list[Server]:
         _envoy(site, "envoy-jwt"),
         _starlette(site),
         *_gateways(site),
-        _streams(site),
+        _program("streams", site.streams, str(STREAM_BYTES)),
+        _program("sockets", site.sockets),
         _redis(redis),
     ]
 
@@ -376,7 +377,8 @@ def _gateways(site: Site) -> list[Server]:
         shop = site.run / f"shop-{count}.toml"
         shop.write_text(shop_policy(count), encoding="utf-8")
     site.fill("streams.toml")
-    for overlay in ("no-log", "issuers", "streams"):
+    site.fill("sockets.toml")
+    for overlay in ("no-log", "issuers", "streams", "sockets"):
         site.fill(f"gateway-{overlay}.toml")
     return [
         _gateway(site, "gateway"),
@@ -389,6 +391,7 @@ def _gateways(site: Site) -> list[Server]:
             site, "gateway-cold", "gateway-issuers.toml", start=("--keep", str(KEEP))
         ),
         _gateway(site, "gateway-streams", "gateway-streams.toml"),
+        _gateway(site, "gateway-sockets", "gateway-sockets.toml"),
         _gateway(site, "gateway-redis-1", "gateway-redis.toml"),
         # The second instance on one host: the one revokes, the other has to know.
         _gateway(site, "gateway-redis-2", "gateway-redis.toml", core=1),
@@ -473,11 +476,12 @@ def _gateway(
     )
 
 
-def _streams(site: Site) -> Server:
+def _program(name: str, port: int, *words: str) -> Server:
+    """Return the backend that is a program of the bench."""
     return Server(
-        "streams",
-        site.streams,
-        (sys.executable, "-m", "bench.streams", str(site.streams), str(STREAM_BYTES)),
+        name,
+        port,
+        (sys.executable, "-m", f"bench.{name}", str(port), *words),
         env={"PYTHONPATH": str(ROOT)},
         core=1,
     )

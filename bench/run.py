@@ -12,7 +12,7 @@ medians.
 Everything stays on loopback and in bench/.run; every process is stopped by its id.
 
 Imports: bench.latency, bench.lineup, bench.load, bench.pace, bench.processes,
-bench.results, bench.site, bench.state, bench.streams, bench.trial.
+bench.results, bench.site, bench.sockets, bench.state, bench.streams, bench.trial.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ from bench.processes import (
 )
 from bench.results import BROWSER, MINIMAL, Figure, Findings, chart, record, table
 from bench.site import BROWSER as BROWSER_HEADERS
-from bench.site import CALL, HERE, STREAM, STREAM_BYTES, Site, prepare
+from bench.site import CALL, HERE, SOCKET, STREAM, STREAM_BYTES, Site, prepare
+from bench.sockets import CONNECTIONS, LONGEST, TEXT, Chat, chat, opened_socket
 from bench.state import SETTLED, memory, start_time, starts
 from bench.streams import DIRECTIONS, Flow, stream
 from bench.trial import UnfitError, examine
@@ -52,7 +53,16 @@ from bench.trial import UnfitError, examine
 SCRATCH = HERE / ".run"
 RESULTS = HERE / "results"
 CORES = 2
-GROUPS = ("peers", "growth", "tokens", "memory", "latency", "streams", "start")
+GROUPS = (
+    "peers",
+    "growth",
+    "tokens",
+    "memory",
+    "latency",
+    "streams",
+    "sockets",
+    "start",
+)
 STARTS = 5
 
 
@@ -95,6 +105,9 @@ class Bench:
         if "streams" in groups:
             with self.running("streams", ("streams", "nginx", "gateway-streams")):
                 self.stream()
+        if "sockets" in groups:
+            with self.running("sockets", ("sockets", "nginx", "gateway-sockets")):
+                self.chat()
         if "start" in groups:
             with self.running("start"):
                 self.start()
@@ -291,6 +304,35 @@ class Bench:
                         found.setdefault((name, direction), []).append(flow)
         self.findings.figures += flows(found)
 
+    def chat(self) -> None:
+        """Let messages through each and back, in turn."""
+        token = self.site.tokens["RS256"].good
+        fields = {"Authorization": f"Bearer {token}"}
+        names = [name for name in ("nginx", "gateway-sockets") if name in self.pids]
+        found: dict[str, list[Chat]] = {}
+        for name in names:
+            if name != "nginx" and _opens(self.servers[name].port):
+                self.findings.unfit[name] = "a WebSocket opens without a token"
+                return
+        for number in range(-1, self.rounds):  # one round is not counted
+            for name in names if number % 2 else names[::-1]:
+                try:
+                    one = chat(
+                        self.servers[name].port,
+                        SOCKET,
+                        fields,
+                        seconds=min(self.seconds, LONGEST),
+                        pid=self.pids[name],
+                    )
+                except (WrongError, OSError) as error:
+                    self.findings.spoilt.append(f"{name}, messages: {error}")
+                    continue
+                self.asked[name] = self.asked.get(name, 0) + CONNECTIONS
+                _say(f"  {name}: {one.rate:,.0f} messages/s, {one.cpu:.1f} us each")
+                if number >= 0:
+                    found.setdefault(name, []).append(one)
+        self.findings.figures += chats(found)
+
     def start(self) -> None:
         """Start a gateway several times."""
         token = self.site.tokens["RS256"].good
@@ -341,6 +383,46 @@ def flows(found: Mapping[tuple[str, str], Sequence[Flow]]) -> list[Figure]:
                     )
                 )
     return figures
+
+
+def chats(found: Mapping[str, Sequence[Chat]]) -> list[Figure]:
+    """Return the figures of all messages, by proxy."""
+    figures = []
+    ours, theirs = found.get("gateway-sockets"), found.get("nginx")
+    how = f"{len(TEXT)} bytes of text, {CONNECTIONS} connections, there and back"
+    if ours and theirs:
+        rate = median(one.rate for one in theirs)
+        cpu = median(one.cpu for one in theirs) / median(one.cpu for one in ours)
+        figures.append(
+            Figure(
+                "WebSocket messages, gateway / nginx plain",
+                "sockets",
+                "",
+                tuple(one.rate / rate for one in ours),
+                note=f"nginx: {rate:,.0f} messages/s; by cpu {cpu:.2f}",
+            )
+        )
+    for name, each in (("gateway", ours), ("nginx plain", theirs)):
+        if each:
+            figures.append(
+                Figure(
+                    f"cpu of each WebSocket message, {name}",
+                    "sockets",
+                    "us",
+                    tuple(one.cpu for one in each),
+                    note=how,
+                )
+            )
+    return figures
+
+
+def _opens(port: int) -> bool:
+    """Tell whether a WebSocket opens for somebody without a token."""
+    try:
+        with opened_socket(port, SOCKET, {}):
+            return True
+    except WrongError:
+        return False
 
 
 def main() -> int:

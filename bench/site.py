@@ -45,6 +45,7 @@ CALL = "/api/orders/customers/c-1/orders"
 SEEN = "/api/orders/seen"
 STATUS = "/api/orders/status"
 STREAM = "/api/streams/one"
+SOCKET = "/api/sockets/one"
 STREAM_BYTES = 1 << 30
 FEW = 1000  # tokens that are not worth another process
 
@@ -88,6 +89,7 @@ class Site:
     run: Path  # scratch: configs as filled in, keys, sockets, logs
     backend: int  # its port
     streams: int  # the port of what sends and takes 1 GiB
+    sockets: int  # the port of what echoes WebSocket messages
     tokens: Mapping[str, Tokens]  # algorithm -> what is tried
     issued_at: int  # Unix seconds; of every token
     keys: Mapping[str, str] = field(repr=False)  # algorithm -> PEM, or the secret
@@ -104,6 +106,7 @@ class Site:
             "RUN": self.run,
             "BACKEND": self.backend,
             "STREAMS": self.streams,
+            "SOCKETS": self.sockets,
             "ISSUER": ISSUER,
             "AUDIENCE": AUDIENCE,
             "BODY": BODY,
@@ -179,6 +182,7 @@ def prepare(run: Path) -> Site:
         run,
         backend=free_port(),
         streams=free_port(),
+        sockets=free_port(),
         tokens={each: _tokens(each, keys, now) for each in ISSUERS},
         issued_at=now,
         keys=keys,

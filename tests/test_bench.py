@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import streams
+from bench import sockets, streams
 from bench.flame import hottest
 from bench.latency import added
 from bench.lineup import (
@@ -39,7 +39,7 @@ from bench.pace import (
 from bench.ports import SLICE, free_port
 from bench.processes import NotStartedError, cpu_seconds, resident, started
 from bench.results import GOALS, MINIMAL, Figure, Findings, chart, record, table
-from bench.run import GROUPS, chosen_groups, flows
+from bench.run import GROUPS, chats, chosen_groups, flows
 from bench.site import (
     BODY,
     BROWSER,
@@ -49,12 +49,14 @@ from bench.site import (
     Tokens,
     prepare,
 )
+from bench.sockets import Chat
 from bench.start import filled
 from bench.state import memory
 from bench.streams import Flow
 from bench.trial import UnfitError, examine
 from gateway.app import CLOCK
 from gateway.config.load import load
+from gateway.wire.frames import Frames
 
 REPORT = """Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
@@ -124,7 +126,7 @@ def test_every_name_in_a_config_is_filled_in(site: Site) -> None:
 def test_every_config_is_somebodys(site: Site) -> None:
     """bench/peers holds nothing that no server is started with."""
     used = {name for it in servers(site) for name in it.config.split(" + ")}
-    used = used - {""} | {"orders.toml", "streams.toml"}  # the policies
+    used = used - {""} | {"orders.toml", "streams.toml", "sockets.toml"}  # policies
     there = {path.name for path in TEMPLATES.iterdir() if path.is_file()}
     missing = {server.name for server in servers(site) if server.missing}
     assert used <= there
@@ -138,7 +140,7 @@ def test_who_is_not_installed_is_named(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr("bench.lineup.BENCH_VENV", Path("/nowhere"))
     found = {server.name: server.missing for server in servers(site)}
-    ours = ("gateway", "streams")
+    ours = ("gateway", "streams", "sockets")
     assert all(found[name] for name in found if not name.startswith(ours))
     assert "httpx" in found["starlette-httpx"]
 
@@ -464,6 +466,50 @@ def test_a_refused_stream_says_so() -> None:
             streams.upload(lane.port, "/", {}, 1 << 16)
     finally:
         lane.close()
+
+
+def test_messages_are_compared_by_rate_and_by_time() -> None:
+    """Half the time for each is twice the speed."""
+    found = {
+        "nginx": [Chat(1000.0, 10.0)],
+        "gateway-sockets": [Chat(600.0, 20.0)],
+    }
+    ratio, ours, theirs = chats(found)
+    assert (ratio.value, ours.value, theirs.value) == (0.6, 20.0, 10.0)
+    assert "by cpu 0.50" in ratio.note
+    assert [it.value for it in chats({"nginx": found["nginx"]})] == [10.0]
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """The backend of the sockets, at the port it is given."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.sockets", str(port)]
+    root = str(TEMPLATES.parent.parent)
+    log = Path(os.devnull)
+    with started(command, core=0, port=port, log=log, env={"PYTHONPATH": root}):
+        yield port
+
+
+def test_every_message_has_to_come_back(echo: int) -> None:
+    """As it was, and on a connection that was opened."""
+    found = sockets.chat(echo, "/", {}, seconds=0.05, pid=os.getpid())
+    assert found.rate > 0
+    lane = Lane(opens=0.0, status=401)
+    try:
+        with pytest.raises(WrongError, match="401"):
+            sockets.chat(lane.port, "/", {}, seconds=0.05, pid=os.getpid())
+    finally:
+        lane.close()
+
+
+def test_the_message_is_one() -> None:
+    """A whole text frame of a client, and its echo one of a server."""
+    for said, is_masked in ((sockets.MESSAGE, True), (sockets.ECHO, False)):
+        frames = Frames(masked=is_masked, max_message=1000)
+        assert frames.feed(said) == [said]
+        assert frames.is_between
+        assert said.endswith(sockets.TEXT)
 
 
 def test_the_hottest_functions_come_first() -> None:
