@@ -19,7 +19,7 @@ from typing import Any
 from bench.ports import free_port
 from tests.backends import echoing, running
 from tests.e2e.processes import PATIENCE, Command
-from tests.site import Site
+from tests.site import POLICY, Site
 
 STATUS = "/api/orders/status"
 
@@ -66,13 +66,28 @@ def node(
     store: str = "memory",
     words: Sequence[str] = ("-m", "gateway", "serve", "-c"),
     more: Sequence[str] = (),
+    policy: str = POLICY,
+    upstream_more: str = "",
 ) -> Node:
-    """Start a gateway in front of the port *upstream*; return when it is ready."""
+    """Start a gateway in front of the port *upstream*; return when it is ready.
+
+    Args:
+        directory: For its files.
+        upstream: On loopback.
+        server: More lines of `[server]`.
+        drain: Those of it that say how it stops.
+        store: A URL, or "memory".
+        words: The command, up to its configuration.
+        more: And behind it.
+        policy: Of the service.
+        upstream_more: More lines of its `[upstream.orders]`.
+    """
     directory.mkdir(exist_ok=True)
     port, probes = free_port(), free_port()
     url = f"http://127.0.0.1:{upstream}"
     site = Site(directory, url, store, f"127.0.0.1:{port}", server, drain)
-    site.more = f'[probes]\nlisten = "127.0.0.1:{probes}"\n'
+    site.policy = policy
+    site.more = f'{upstream_more}\n[probes]\nlisten = "127.0.0.1:{probes}"\n'
     command = Command([*words, str(site.write()), *more], cwd=directory)
     command.wait_for(f"http://127.0.0.1:{probes}/readyz")
     return Node(site, port, probes, command)
