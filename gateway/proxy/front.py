@@ -374,7 +374,13 @@ class Front(asyncio.BaseProtocol):
         if keep:
             self._proceed(now)
         else:
-            self._close(now, linger=not exchange.is_read or exchange.is_spoilt)
+            linger = not exchange.is_read or exchange.is_spoilt
+            if self.tunnel is not None:
+                # A reset for what still comes may overtake the Close (RFC 6455 section
+                # 7.1.1). Over TLS the client would wait for the end of the linger.
+                linger = self.transport.can_write_eof()
+                self.tunnel = None
+            self._close(now, linger=linger)
 
     def abort(self) -> None:
         self._deaf = self._is_closing = True

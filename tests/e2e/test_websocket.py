@@ -202,6 +202,7 @@ SAID: tuple[tuple[bytes, int], ...] = (
     (made(TEXT, b"\xce", fin=False) + made(CONTINUATION, b"x"), 1),
     (made(CLOSE), 1),
     (made(CLOSE, b"\x0f\xa0because"), 1),
+    (made(CLOSE, b"\x03\xe8") + made(PING, b"late") + made(TEXT, b"late"), 1),
     # What breaks the rules.
     (made(CLOSE, b"\x03"), 1),
     (made(CLOSE, b"\x03\xed"), 1),

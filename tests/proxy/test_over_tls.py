@@ -28,6 +28,7 @@ from tests.proxy import (
 CA = Authority()
 OURS = CA.sign()
 _WITHOUT = {
+    "test_a_close_is_not_lost_to_what_is_said_behind_it",
     "test_a_slow_upstream_slows_its_client_down",
     "test_nothing_is_read_ahead_of_a_decision",
     "test_connections_have_a_cap",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 
 from gateway.config.settings import Server, Timeouts
 from gateway.model import Sockets
+from gateway.wire.frames import CLOSE
 from gateway.wire.websocket import accept_of
 from tests.backends import Behaviour, Connection, answer, echoing, running, saying
 from tests.proxy.harness import ROUTE, Bench, Caller, gate_to, request
@@ -125,6 +127,26 @@ async def test_frames_go_through_as_they_are() -> None:
             await caller.send(HELLO[at : at + 1])
         async with asyncio.timeout(5):
             while not backend.raw.endswith(b"\r\n\r\n" + HELLO):
+                await asyncio.sleep(0.005)
+
+
+async def test_a_close_is_not_lost_to_what_is_said_behind_it() -> None:
+    """The connection ends as RFC 6455 section 7.1.1 has it: half first, and read on."""
+    goodbye = made(CLOSE, mask=b"")
+    async with (
+        running(opening(behind=goodbye)) as backend,
+        gate_to(backend) as bench,
+    ):
+        caller = await opened(bench)
+        await caller.send(made(CLOSE))
+        await bench.settled(1)
+        sock = caller.writer.get_extra_info("socket")
+        for _ in range(3):  # a reset is the answer to the first, and fails the next
+            assert os.write(sock.fileno(), HELLO) == len(HELLO)
+        assert await caller.rest() == goodbye
+        caller.close()
+        async with asyncio.timeout(5):
+            while bench.port.fronts:
                 await asyncio.sleep(0.005)
 
 
