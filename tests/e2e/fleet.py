@@ -89,7 +89,10 @@ def node(
     site.policy = policy
     site.more = f'{upstream_more}\n[probes]\nlisten = "127.0.0.1:{probes}"\n'
     command = Command([*words, str(site.write()), *more], cwd=directory)
-    command.wait_for(f"http://127.0.0.1:{probes}/readyz")
+    with contextlib.ExitStack() as unless_ready:
+        unless_ready.enter_context(command)
+        command.wait_for(f"http://127.0.0.1:{probes}/readyz")
+        unless_ready.pop_all()
     return Node(site, port, probes, command)
 
 

@@ -18,7 +18,7 @@ import httpx2
 from bench.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 15.0  # seconds for a process to come up or to end, on a busy machine
+PATIENCE = 30.0  # seconds for a process to come up or to end, on a busy machine
 
 
 class Command:
