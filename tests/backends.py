@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 
@@ -303,3 +304,22 @@ async def patient(connection: Connection) -> None:
         await connection.body(request)
         connection.backend.requests.append(request)
         await connection.send(answer(request.body))
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """Yield a port whose connections neither open nor fail: its queue is full."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        waiting = []
+        for _ in range(3):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(listening.getsockname())
+            waiting.append(sock)
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            for sock in waiting:
+                sock.close()

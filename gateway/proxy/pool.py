@@ -265,8 +265,17 @@ class Pool:
         if not self._endpoints:
             await self._wait_for_names()
         left = [one for one in self._ready if one.health.is_reachable]
+        # Those of whom we think ill: where all others refuse, they may still answer.
+        spare = [
+            one
+            for one in self._endpoints.values()
+            if one.health.is_reachable and one not in self._ready
+        ]
+        is_alone = len(left) + len(spare) == 1
         kind = self._why_not
         for attempt in range(TRIES):
+            if not left:
+                left, spare = spare, []
             if not left:
                 break
             endpoint = _choose(left)
@@ -278,7 +287,7 @@ class Pool:
             try:
                 # Nothing was sent, so elsewhere is safe (R34); or once more, where
                 # there is no elsewhere.
-                connection = await endpoint.open(make, again=len(self._ready) == 1)
+                connection = await endpoint.open(make, again=is_alone)
             except UpstreamFailed as failed:
                 kind = self._why_not = failed.kind
                 endpoint.health.not_connected(self.clock.monotonic())

@@ -8,8 +8,8 @@ import os
 import random
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,15 @@ from gateway.config.settings import (
 from gateway.proxy.health import LIMIT
 from gateway.proxy.pool import Pool, addresses_of
 from tests import backends
-from tests.backends import Backend, Behaviour, Connection, answer, echoing, running
+from tests.backends import (
+    Backend,
+    Behaviour,
+    Connection,
+    answer,
+    black_hole,
+    echoing,
+    running,
+)
 from tests.proxy.harness import CLOCK, Answer, Bench, at, gate_to, post, request, url_of
 
 QUICK = Ejection(failures=3, time=0.4, max_time=1.0)
@@ -43,23 +51,6 @@ def named(name: bytes, *, pause: float = 0.0) -> Behaviour:
             await connection.send(answer(name))
 
     return behave
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """Yield a port whose connections neither open nor fail: its queue is full."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        waiting = []
-        for _ in range(3):
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(listening.getsockname())
-            waiting.append(sock)
-        yield listening.getsockname()[1]
-        for sock in waiting:
-            sock.close()
 
 
 def pool_of(bench: Bench, name: str = "backend") -> Pool:
@@ -162,6 +153,24 @@ async def test_a_post_that_was_not_sent_goes_to_another_endpoint() -> None:
         assert bodies(sent) == {b"two"}
         got = [one.body for one in two.requests]
         assert got == [b"%d" % number for number in range(30)]
+
+
+async def test_who_is_left_alone_is_asked_when_all_others_refuse() -> None:
+    """What is merely thought of an endpoint is no reason for a 502."""
+    async with (
+        running(named(b"one")) as one,
+        running(named(b"two")) as two,
+        gate_to(one, two) as bench,
+    ):
+        assert bodies(await ask(bench, 20)) == {b"one", b"two"}
+        health = pool_of(bench).endpoints[0].health
+        for _ in range(Ejection().failures):
+            health.failed(CLOCK.monotonic())
+        assert states(bench) == ["ejected", "up"]
+        await two.stop()
+        # The first of them finds out; the others know.
+        assert bodies([await bench.call(post(b"/", b"x"))]) == {b"one"}
+        assert bodies(await ask(bench, 20)) == {b"one"}
 
 
 @pytest.mark.parametrize("is_black", [False, True], ids=["refused", "black hole"])
