@@ -36,6 +36,7 @@ PURE = {
 
 # Third-party packages, and the only rooms that know they exist.
 ONLY_IN: dict[str, str] = {
+    "aiodns": "proxy",
     "click": "cli",
     "cryptography": "tokens identity backend cli",
     "httptools": "proxy",

@@ -406,7 +406,9 @@ class Upstream(Table):
         le=65536,
     )
     resolve_every: Annotated[Duration, between_times(1, 86400)] = key(
-        "Names in its URLs are looked up again.", "10s"
+        "Names in its URLs are looked up again when their TTL has passed, and at the"
+        " latest after this time.",
+        "5m",
     )
     panic_threshold: int = key(
         "Percent of its endpoints; when fewer are available, all of them are used.",

@@ -242,7 +242,7 @@ class Upstream(Quiet):
     keep_alive: float = 4.0  # seconds an idle connection is kept
     max_idle: int = 256  # idle connections kept to each endpoint
     max_connections: int = 1024  # of one worker; a slow one must not take them all
-    resolve_every: float = 10.0  # names are looked up again
+    resolve_every: float = 300.0  # at most, until names are looked up again
     panic_threshold: int = 50  # percent available; below it all are used
     tls: UpstreamTls = UpstreamTls()
     health: HealthCheck | None = None  # None: it isn't asked

@@ -1,9 +1,9 @@
 """One upstream: its endpoints, which of them is asked next, and what holds for all.
 
 A URL with an IP address or a Unix socket is one endpoint; a URL with a name is as many
-as the name has addresses, and is looked up again from time to time. While that fails,
-the addresses stay that were found last. An address that is gone is given nothing more,
-and keeps what it has to the end.
+as the name has addresses, and is looked up again when their TTL has passed. While that
+fails, the addresses stay that were found last. An address that is gone is given nothing
+more, and keeps what it has to the end.
 
 Of two endpoints chosen at random the one with fewer requests in flight is asked: nearly
 as even as asking the least busy of all, and two workers or gateways don't all run to
@@ -31,8 +31,7 @@ import asyncio
 import ipaddress
 import logging
 import random
-import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.clock import Clock
@@ -46,6 +45,7 @@ from gateway.observe.metrics import (
 )
 from gateway.proxy.checks import check
 from gateway.proxy.health import LAST_TRIAL, STATES, Health, State
+from gateway.proxy.names import Resolve, ask_system
 from gateway.proxy.trust import LOOK, Trust
 from gateway.proxy.upstream import (
     NEVER,
@@ -63,22 +63,12 @@ logger = logging.getLogger(__name__)
 # and its client waits.
 TRIES = 3
 RETRY_LOOKUP = 1.0  # seconds after a failed lookup
+# Seconds between two lookups at least, though a TTL may be 0, and where nobody tells
+# one. At most it is the upstream's resolve_every.
+LEAST_TTL, UNTOLD_TTL = 1.0, 10.0
 _SPREAD = 0.2  # of the time between two checks, so that many don't come at once
 
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 Spawn = Callable[[Coroutine[None, None, None]], object]
-
-
-async def addresses_of(host: str, port: int) -> Sequence[str]:
-    """Return the IP addresses of *host*, one or more, as the system finds them.
-
-    Raises:
-        OSError: There is none, or nobody knows.
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    )
-    return list(dict.fromkeys(str(where[0]) for *_, where in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +136,7 @@ class Pool:
         upstream: Upstream,
         clock: Clock,
         spawn: Spawn,
-        resolve: Resolve = addresses_of,
+        resolve: Resolve = ask_system,
     ) -> None:
         self.upstream = upstream
         self.clock = clock
@@ -387,8 +377,12 @@ class Pool:
                 )
         else:
             name.has_failed = False
+            ttl = UNTOLD_TTL if found.ttl is None else max(found.ttl, LEAST_TTL)
+            pause = min(pause, ttl)
             # The order changes with each answer, and means nothing here.
-            addresses = tuple(Address(each, address.port) for each in sorted(found))
+            addresses = tuple(
+                Address(each, address.port) for each in sorted(found.addresses)
+            )
             if addresses != name.addresses and not self._is_retired:
                 name.addresses = addresses
                 self._renew_endpoints()

@@ -29,7 +29,8 @@ from gateway.observe.metrics import ACTIVE, CONNECTIONS, CONNECTIONS_REFUSED, Sa
 from gateway.proxy.asked import KnownHeads
 from gateway.proxy.front import Front, PlainFront
 from gateway.proxy.gate import Gate
-from gateway.proxy.pool import Pool, Resolve, UpstreamState, addresses_of
+from gateway.proxy.names import Names, Resolve
+from gateway.proxy.pool import Pool, UpstreamState
 from gateway.proxy.streams import Streams
 from gateway.proxy.tls import Certificates, Handshake, Listener
 from gateway.tokens.certificates import thumbprint
@@ -58,7 +59,7 @@ class DataPort:
         clock: For deadlines, and for the decision's `now`.
         spawn: Runs a coroutine in the background; keeps, logs and isolates it.
         random: Returns that many random bytes, such as os.urandom.
-        resolve: Finds the addresses of an upstream's name.
+        resolve: Finds the addresses of an upstream's name; None: as name servers say.
 
     Raises:
         ValueError: An upstream's certificates can't be used.
@@ -71,7 +72,7 @@ class DataPort:
         clock: Clock,
         spawn: Callable[[Coroutine[None, None, None]], object],
         random: Callable[[int], bytes],
-        resolve: Resolve = addresses_of,
+        resolve: Resolve | None = None,
     ) -> None:
         self.gate = gate
         self.clock = clock
@@ -86,10 +87,11 @@ class DataPort:
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
         self.random = random
+        self._resolver = Names()
         self._names: list[bytes] = []
         self.in_flight: Counter[str] = Counter()
         self.pools = {
-            name: Pool(upstream, clock, spawn, resolve)
+            name: Pool(upstream, clock, spawn, resolve or self._resolver.find)
             for name, upstream in gate.upstreams.items()
         }
         self._per_peer: Counter[str] = Counter()
@@ -190,6 +192,7 @@ class DataPort:
             pool.abort()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        await self._resolver.aclose()
         # One turn of the loop, in which the transports say goodbye.
         await asyncio.sleep(0)
         for server in self._servers:

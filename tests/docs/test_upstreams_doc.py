@@ -47,7 +47,9 @@ def test_its_numbers_are_those_of_the_code() -> None:
         trials.append(min(2 * trials[-1], health.LAST_TRIAL))
     assert trials == [0.5, 1, 2, 4, 8, 10]
     for sentence in (
-        f"`resolve_every` ({orders.resolve_every:.0f} s)",
+        f"`resolve_every` ({orders.resolve_every / 60:.0f} min)",
+        "but not within a second",
+        f"again after {pool.UNTOLD_TTL:.0f} s",
         f"After {health.LIMIT} connections in a row",
         "not tried for half a second",
         "after 1, 2, 4 and 8 seconds, then every 10",
@@ -63,6 +65,7 @@ def test_its_numbers_are_those_of_the_code() -> None:
         f"within {trust.LOOK:.0f} seconds",
     ):
         assert sentence in page(), sentence
+    assert pool.LEAST_TTL == 1
     assert (pool.RETRY_LOOKUP, upstream.UNSTEADY, SWEEP) == (1, 60, 0.25)
     assert frozenset({502, 503, 504}) == health.GATEWAY_ERRORS
 

@@ -43,7 +43,7 @@ from gateway.model import (
 )
 from gateway.observe.access import Entry
 from gateway.proxy.gate import Gate
-from gateway.proxy.pool import Resolve, addresses_of
+from gateway.proxy.names import Resolve, ask_system
 from gateway.proxy.server import DataPort
 from gateway.proxy.sockets import bind_all
 from gateway.proxy.tls import Certificates
@@ -335,7 +335,7 @@ async def gate_to(
     hygiene: Hygiene | None = None,
     listen: Address | None = None,
     tls: Certificates | None = None,
-    resolve: Resolve = addresses_of,
+    resolve: Resolve = ask_system,
     more: Mapping[str, Upstream] | None = None,
     **upstream: Any,
 ) -> AsyncIterator[Bench]:

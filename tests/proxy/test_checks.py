@@ -15,6 +15,7 @@ from gateway.config.settings import (
     UpstreamTls,
     UpstreamUrl,
 )
+from gateway.proxy.names import Found
 from tests import backends
 from tests.backends import Behaviour, Connection, answer, echoing, running
 from tests.certificates import Authority
@@ -158,8 +159,8 @@ async def test_a_gone_endpoint_is_asked_no_more() -> None:
     """Its name is that of another address now."""
     found = ["127.0.0.1"]
 
-    async def resolve(_host: str, _port: int) -> list[str]:
-        return found
+    async def resolve(_host: str, _port: int) -> Found:
+        return Found(found)
 
     async with running(echoing) as backend:
         urls = (UpstreamUrl(Address("moving.internal", backend.port), "moving"),)

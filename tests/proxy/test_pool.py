@@ -22,7 +22,8 @@ from gateway.config.settings import (
     UpstreamUrl,
 )
 from gateway.proxy.health import LIMIT
-from gateway.proxy.pool import Pool, addresses_of
+from gateway.proxy.names import Found
+from gateway.proxy.pool import Pool
 from tests import backends
 from tests.backends import (
     Backend,
@@ -610,15 +611,16 @@ class Names:
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
         self.asked = 0
+        self.ttl: float | None = None
         self.wait: Awaitable[object] | None = None
 
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
+    async def __call__(self, host: str, port: int) -> Found:
         self.asked += 1
         if self.wait is not None:
             await self.wait
         if not self.addresses:
             raise socket.gaierror(socket.EAI_AGAIN, "the name service is away")
-        return self.addresses
+        return Found(self.addresses, self.ttl)
 
 
 async def test_a_name_is_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -719,13 +721,23 @@ async def test_a_name_service_that_hangs_is_asked_once() -> None:
         assert len(bench.tasks) == 1
 
 
-async def test_the_system_knows_localhost() -> None:
-    """The resolver that is used when nothing is said."""
-    found = await addresses_of("localhost", 80)
-    assert set(found) <= {"127.0.0.1", "::1"}
-    assert len(set(found)) == len(found) >= 1
-    with pytest.raises(OSError):
-        await addresses_of("nowhere.invalid", 80)
+@pytest.mark.parametrize(
+    ("ttl", "pause"), [(0, 1), (20, 20), (3600, 300), (None, 10)], ids=str
+)
+async def test_a_name_is_looked_up_when_its_ttl_has_passed(
+    ttl: float | None, pause: float
+) -> None:
+    """Not before a second, not after `resolve_every`; 10 s where nobody tells."""
+    names = Names("127.0.0.1")
+    names.ttl = ttl
+    async with (
+        running(echoing) as backend,
+        gate_to(backend, urls=_by_name(backend), resolve=names) as bench,
+    ):
+        assert (await bench.call(request())).status == 200
+        (name,) = pool_of(bench)._names.values()
+        wait = name.look_at - CLOCK.monotonic()
+        assert pause - 1 < wait <= pause
 
 
 async def test_two_urls_of_the_same_place_are_one_endpoint() -> None:
