@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,26 @@ allow = ["customer"]
 [issuer.rsa.scope]
 user    = "ignore"
 service = "grant"
+"""
+
+# Another service, public, with an upstream of its own.
+BESIDE = """\
+version = 1
+[service]
+name     = "{name}"
+prefix   = "/{name}"
+upstream = "{name}"
+issuers  = ["corp"]
+[[route]]
+methods = ["GET"]
+path    = "/"
+access  = {{ public = "for a test" }}
+"""
+BESIDE_UPSTREAM = """
+[upstream.{name}]
+urls            = ["{url}"]
+max_connections = 20
+timeout         = {{ connect = "1s", first_byte = "1s" }}
 """
 
 needs_proc = pytest.mark.skipif(
@@ -179,8 +199,16 @@ def _get(path: str, fields: dict[str, str]) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, server: str = "") -> AsyncIterator[Running]:
-    """Run `gateway serve`; it has said nothing bad when it ends."""
+async def running(
+    directory: Path, server: str = "", beside: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
+    """Run `gateway serve`; it has said nothing bad when it ends.
+
+    Args:
+        directory: For its files.
+        server: More of [server].
+        beside: URLs of further upstreams, each with a service of its name.
+    """
     backend = Backend()
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(lambda: _Backend(backend), "127.0.0.1", 0)
@@ -194,7 +222,12 @@ async def running(directory: Path, server: str = "") -> AsyncIterator[Running]:
         policy=POLICY,
         more=MORE.format(issuer=RSA_ISSUER, port=backend.port),
     )
+    for name, url in (beside or {}).items():
+        site.more += BESIDE_UPSTREAM.format(name=name, url=url)
     config = site.write()
+    for name in beside or {}:
+        policy = directory / "policies" / f"{name}.toml"
+        policy.write_text(BESIDE.format(name=name), encoding="utf-8")
     errors = directory / "errors.log"
     with errors.open("wb") as log:
         process = subprocess.Popen(
