@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.ports import free_port
-from tests.backends import echoing, running
+from tests.backends import Behaviour, Connection, answer, echoing, running
 from tests.e2e.processes import PATIENCE, Command
 from tests.site import POLICY, Site
 
 STATUS = "/api/orders/status"
+LATE = b"late"
 
 
 @dataclass
@@ -48,9 +49,12 @@ class Node:
             answer = asking.getresponse()
             return answer.status, answer.read().decode()
 
-    async def told(self, words: str, times: int = 1) -> None:
+    async def told(
+        self, words: str, times: int = 1, *, within: float = PATIENCE
+    ) -> None:
         """Wait until *words* are in the log so many times."""
-        await until(lambda: self.command.err.count(words) >= times, self.command)
+        told = self.command
+        await until(lambda: told.err.count(words) >= times, told, within=within)
 
     def workers(self) -> list[int]:
         """Return the process ids of its workers."""
@@ -97,9 +101,11 @@ def node(
 
 
 @contextlib.asynccontextmanager
-async def serving(directory: Path, **more: Any) -> AsyncIterator[Node]:
-    """Run a gateway in front of a backend that echoes; see `node`."""
-    async with running(echoing) as backend:
+async def serving(
+    directory: Path, behaviour: Behaviour = echoing, **more: Any
+) -> AsyncIterator[Node]:
+    """Run a gateway in front of a backend; see `node`."""
+    async with running(behaviour) as backend:
         given = node(directory, backend.port, **more)
         with given.command:
             yield given
@@ -132,12 +138,47 @@ async def ask(port: int, path: str, headers: Mapping[str, str] | None = None) ->
     return int(answer[9:12])
 
 
-async def until(true: Callable[[], bool], command: Command | None = None) -> None:
-    """Wait until it is *true*."""
-    end = time.monotonic() + PATIENCE
+async def until(
+    true: Callable[[], bool],
+    command: Command | None = None,
+    *,
+    within: float = PATIENCE,
+) -> None:
+    """Wait until it is *true*, for some seconds."""
+    end = time.monotonic() + within
     while not true():
         assert time.monotonic() < end, command.out + command.err if command else ""
         await asyncio.sleep(0.02)
+
+
+async def at_leisure(connection: Connection) -> None:
+    """Answer at once, and `?wait=` so many seconds after the answer has begun."""
+    whole = answer(LATE)
+    while True:
+        request = await connection.request()
+        wait = float(request.target.partition(b"?wait=")[2] or 0)
+        if wait:
+            await connection.send(whole[: -len(LATE)])
+            await asyncio.sleep(wait)
+            await connection.send(LATE)
+        else:
+            await connection.send(whole)
+
+
+async def comes_whole(port: int, wait: float) -> bool:
+    """Tell whether an answer that takes *wait* seconds comes whole."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    target = f"{STATUS}?wait={wait}"
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode())
+    try:
+        async with asyncio.timeout(wait + PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            return await reader.readexactly(len(LATE)) == LATE
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return False
+    finally:
+        writer.close()
 
 
 @dataclass
@@ -147,10 +188,16 @@ class Callers:
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     connections: int = 0
+    begun: float = field(default_factory=time.monotonic)
 
     @property
     def calls(self) -> int:
         return self.statuses.total()
+
+    @property
+    def rate(self) -> float:
+        """Calls that were answered in each second, since the first."""
+        return self.calls / (time.monotonic() - self.begun)
 
     async def more(self, calls: int) -> None:
         """Wait until so many more calls have been answered."""
@@ -162,15 +209,20 @@ class Callers:
 
 @contextlib.asynccontextmanager
 async def calling(
-    port: int, path: str = STATUS, *, clients: int = 25, pause: float = 0.05
+    port: int, path: str = STATUS, *, clients: int = 25, rate: float = 400
 ) -> AsyncIterator[Callers]:
-    """Have *clients* call, each again *pause* seconds after it had its answer."""
+    """Have *clients* call, so many times a second altogether.
+
+    Each call is due at its time, whatever became of those before it: who had to wait
+    makes up for it.
+    """
     callers = Callers()
     stopping = asyncio.Event()
     request = f"GET {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode()
 
     async def client(number: int) -> None:
-        await asyncio.sleep(pause * number / clients)
+        due = callers.begun + number / rate
+        await asyncio.sleep(number / rate)
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not stopping.is_set():
             try:
@@ -190,7 +242,8 @@ async def calling(
             if b"\r\nconnection: close\r\n" in head.lower():
                 writer.close()
                 streams = None
-            await asyncio.sleep(pause)
+            due += clients / rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
         if streams is not None:
             streams[1].close()
 
