@@ -47,7 +47,7 @@ e2e: $(READY)  ## the end-to-end tests in their long form
 fuzz: $(READY)  ## fuzz the parsers, led by coverage; SECONDS=600
 	$(BIN)/python -m tests.fuzz
 
-soak: $(READY)  ## slow clients and the attack mix, a quarter of an hour
+soak: $(READY)  ## slow clients, attacks, troubles behind and inside: half an hour
 	GATEWAY_SOAK=full $(BIN)/python -m pytest tests/soak $(ARGS)
 
 cov: $(READY)  ## coverage with branches; the pure rooms must be whole
