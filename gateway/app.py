@@ -163,7 +163,7 @@ class Engine:
         self.policy = policy
         self.clock = clock
         self.background = Background()
-        self.verified = VerifiedTokens(now=clock.wall)
+        self.verified = VerifiedTokens(now=clock.wall, monotonic=clock.monotonic)
         if store is None:
             store = (
                 MemoryRevocations(clock)
@@ -182,7 +182,7 @@ class Engine:
         self.keys = JwksClient(
             signing,
             clock,
-            on_change=self.verified.drop_issuer,
+            on_change=self._forget,
         )
         self.decider = Decider(
             policy,
@@ -397,6 +397,10 @@ class Engine:
                 random=secrets.token_bytes,
                 ttl=identity.ttl,
                 claims=identity.claims,
+    def _forget(self, issuer: str) -> None:
+        """Drop the tokens of *issuer* that a key has verified which is gone."""
+        self.verified.drop_keys(issuer, lambda key: self.keys.holds(issuer, key))
+
                 headers=identity.headers,
             )
             for identity in self._identities()

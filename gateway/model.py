@@ -199,6 +199,8 @@ class Principal:
     # What a revocation may name it by: gateway.tokens.fingerprints, 16 bytes each.
     fingerprints: Fingerprints | None = None
 
+    key: VerificationKey | None = field(default=None, repr=False)  # has verified it
+    known_for: float | None = None  # seconds from then; None: until it expires
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:

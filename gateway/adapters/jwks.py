@@ -5,29 +5,31 @@ asked for at most once in 30 seconds for each issuer, however many tokens name k
 don't exist; whoever comes meanwhile waits for the same answer. The last good set is
 kept while its source is away (R48). Keys are public, so that a source which is away
 makes nobody a caller he isn't; only a set of which nothing was ever heard is an outage.
+Of each key it is remembered since when it is held, whether it has verified a token, and
+for a while that it was withdrawn: operators ask.
 
-What an operator configured is fetched as it stands. What a discovery document names is
-the issuer's word: https, and no address inside our own network.
-
-Imports: gateway.clock, gateway.config.settings, gateway.model, gateway.observe.metrics,
-gateway.tokens.jwks, gateway.tokens.strict_json, httpx2.
+Imports: gateway.adapters.issuer_http, gateway.clock, gateway.config.settings,
+gateway.model, gateway.observe.metrics, gateway.tokens.jwks, gateway.tokens.key_status,
+gateway.tokens.thumbprints, httpx2.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import logging
 import re
-import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 
 import httpx2
 
+from gateway.adapters.issuer_http import (
+    IssuerHttp,
+    Resolve,
+    SourceFailed,
+    resolve_name,
+)
 from gateway.clock import Clock
 from gateway.config.settings import Issuer
 from gateway.model import KeyNeeded, Unavailable, VerificationKey
@@ -41,14 +43,14 @@ from gateway.tokens.jwks import (
     key_from_secret,
     parse_key_set,
 )
-from gateway.tokens.strict_json import loads
+from gateway.tokens.key_status import KeySetStatus, KeyStatus, State
+from gateway.tokens.thumbprints import public_members, thumbprint
 
 logger = logging.getLogger("gateway.jwks")
 
-DISCOVERY = "/.well-known/openid-configuration"  # OpenID Connect Discovery section 4
+MAX_GONE = 10  # withdrawn keys of an issuer that are remembered
 
 OnChange = Callable[[str], object]
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +67,12 @@ class Timing:
     stale: float = 24 * 3600.0  # the last good set is used no longer than this
 
 
-class SourceFailed(Exception):  # noqa: N818  (the source did)
-    """A source gave no usable set. The text names no address and no value."""
-
-
-async def resolve_name(host: str, port: int) -> list[str]:
-    """Return the addresses of *host*, as the system knows them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
 class JwksClient:
     """Holds the keys of all issuers; a gateway.tokens.jwks.KeyStore.
 
     Args:
         issuers: Secrets, PEM and key set files are read here and now.
-        clock: Its monotonic side alone.
+        clock: Its monotonic side; the wall's for operators alone.
         on_change: Told the name of an issuer one of whose keys is gone, after it is.
         timing: Shorter ones make for quicker tests.
         resolve: Looks a name up.
@@ -102,12 +94,13 @@ class JwksClient:
     ) -> None:
         self._timing = timing
         self._monotonic = clock.monotonic
+        self._wall = clock.wall
         self._on_change = on_change
         self._held: dict[str, _Held] = {}
         for issuer in issuers:
             try:
                 self._hold(issuer, resolve, transport)
-            except (KeyRefused, SourceFailed) as why:
+            except (ValueError, SourceFailed) as why:
                 raise KeyRefused(f"issuer {issuer.name}: {why}") from why
 
     def find(
@@ -116,6 +109,15 @@ class JwksClient:
         """Return a key that is held."""
         keys = self._held[issuer].keys
         return None if keys is None else keys.find(key_id, algorithm)
+
+    def used(self, issuer: str, key: VerificationKey) -> None:
+        """Note that *key* has verified a token."""
+        self._held[issuer].used(key)
+
+    def holds(self, issuer: str, key: VerificationKey) -> bool:
+        """Tell whether *key* is one of those that count."""
+        keys = self._held[issuer].keys
+        return keys is not None and key in keys.keys
 
     async def fetch(self, need: KeyNeeded) -> VerificationKey | None:
         """Return the key, asking the issuer for it if that may help.
@@ -190,10 +192,11 @@ class JwksClient:
             yield KEYS_REFRESHES, (name, "loaded"), held.loads
             yield KEYS_REFRESHES, (name, "failed"), held.failures
 
-    def skipped(self, issuer: str) -> tuple[str, ...]:
-        """Return which keys of the held set are not used, and why."""
-        keys = self._held[issuer].keys
-        return () if keys is None else keys.skipped
+    def status(self) -> tuple[KeySetStatus, ...]:
+        """Say of each issuer's keys how they are."""
+        # What is said in Unix seconds was measured by the other clock (R104).
+        since = self._wall() - self._monotonic()
+        return tuple(held.status(since) for held in self._held.values())
 
     def _fetched(self) -> Iterable[_Held]:
         return (held for held in self._held.values() if held.source is not None)
@@ -211,17 +214,20 @@ class JwksClient:
             made = tuple(key_from_secret(keys.secret, each) for each in shared)
             if not made:
                 raise KeyRefused("a secret, and no algorithm that uses one")
-            self._held[issuer.name] = _Held(issuer.name, None, KeySet(made))
+            self._held[issuer.name] = held = _Held(issuer.name, "secret", None)
+            held.take(KeySet(made), self._monotonic())
         elif keys.pem is not None:
             fixed = key_from_pem(keys.pem, issuer.algorithms)
-            self._held[issuer.name] = _Held(issuer.name, None, fixed)
+            self._held[issuer.name] = held = _Held(issuer.name, "pem", None)
+            held.take(fixed, self._monotonic())
         elif keys.jwks_file is not None:
             file = _File(keys.jwks_file, issuer.algorithms, timing.unsaid)
-            held = self._held[issuer.name] = _Held(issuer.name, file)
+            held = self._held[issuer.name] = _Held(issuer.name, "file", file)
             self._take(held, file.read())
         else:
             source = _Http(issuer, timing, resolve, transport)
-            self._held[issuer.name] = _Held(issuer.name, source)
+            kind = "discovery" if keys.discover else "url"
+            self._held[issuer.name] = _Held(issuer.name, kind, source)
 
     async def _refresh(self, held: _Held) -> None:
         """Load the set of *held* anew, or join those who wait for it already.
@@ -257,7 +263,8 @@ class JwksClient:
             # Nobody withdraws his last key on purpose; the keys that were good go on.
             raise SourceFailed("; ".join(("no usable key", *loaded.keys.skipped)))
         now = self._monotonic()
-        before, held.keys = held.keys, loaded.keys
+        before = held.keys
+        held.take(loaded.keys, now)
         held.trouble = None
         held.loads += 1
         held.loaded_at = now
@@ -288,12 +295,14 @@ class JwksClient:
 class _Held:
     """What is held of one issuer's keys. Times are on the monotonic clock."""
 
-    def __init__(
-        self, name: str, source: _Source | None, keys: KeySet | None = None
-    ) -> None:
+    def __init__(self, name: str, kind: str, source: _Source | None) -> None:
         self.name = name
+        self._kind = kind  # of the source, for operators
         self.source = source  # None: the keys stand in the configuration itself
-        self.keys = keys  # None: nothing was ever loaded, or too long ago
+        self.keys: KeySet | None = None  # nothing was ever loaded, or too long ago
+        self._known: dict[tuple[str | None, str], _Known] = {}
+        # By the identity of the keys that `keys` holds: comparing two takes long.
+        self._unused: dict[int, _Known] = {}
         self.trouble: str | None = None  # why the last attempt failed, if it did
         self.refreshing: asyncio.Task[None] | None = None
         self.ask_again = float("inf") if source is None else float("-inf")
@@ -305,6 +314,83 @@ class _Held:
 
     def refreshed(self) -> None:
         self.refreshing = None
+
+    def take(self, keys: KeySet, now: float) -> None:
+        """Use *keys* from *now* on, and remember what has changed."""
+        self.keys = keys
+        self._unused = {}
+        published = set()
+        for key in keys.keys:
+            name = (key.key_id, _thumbprint(key))
+            known = self._known.get(name)
+            if known is None or known.gone_at is not None:
+                # One that comes back is a new one: what it had verified is forgotten.
+                known = self._known[name] = _Known(now)
+            known.algorithms.add(key.algorithm)
+            published.add(name)
+            if not known.is_used:
+                self._unused[id(key)] = known
+        for name, known in self._known.items():
+            if name not in published and known.gone_at is None:
+                known.gone_at = now
+        gone = [
+            (known.gone_at, number, name)
+            for number, (name, known) in enumerate(self._known.items())
+            if known.gone_at is not None
+        ]
+        for *_, name in sorted(gone)[:-MAX_GONE]:
+            del self._known[name]
+
+    def used(self, key: VerificationKey) -> None:
+        known = self._unused.pop(id(key), None)
+        if known is not None:
+            known.is_used = True
+
+    def status(self, since: float) -> KeySetStatus:
+        """Say how it is; *since*: Unix seconds when the monotonic clock was 0."""
+        is_fetched = self.source is not None
+        return KeySetStatus(
+            self.name,
+            self._kind,
+            tuple(
+                KeyStatus(
+                    known.state,
+                    key_id,
+                    tuple(sorted(known.algorithms)),
+                    print_,
+                    since + known.seen_at,
+                    None if known.gone_at is None else since + known.gone_at,
+                )
+                for (key_id, print_), known in self._known.items()
+            ),
+            since + self.loaded_at if is_fetched and self.loads else None,
+            since + max(self.due, 0.0) if is_fetched else None,
+            self.trouble or "",
+            () if self.keys is None else self.keys.skipped,
+        )
+
+
+class _Known:
+    """What is remembered of a key that was published."""
+
+    def __init__(self, seen_at: float) -> None:
+        self.algorithms: set[str] = set()
+        self.seen_at = seen_at
+        self.gone_at: float | None = None
+        self.is_used = False  # has verified a token
+
+    @property
+    def state(self) -> State:
+        if self.gone_at is not None:
+            return "previous"
+        return "current" if self.is_used else "next"
+
+
+def _thumbprint(key: VerificationKey) -> str:
+    # Of a secret it would be something to try guesses on.
+    if isinstance(key.material, bytes):
+        return ""
+    return thumbprint(public_members(key.material))
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,123 +444,29 @@ class _Http:
         resolve: Resolve,
         transport: httpx2.AsyncBaseTransport | None,
     ) -> None:
-        self._issuer = issuer
+        self._algorithms = issuer.algorithms
         self._timing = timing
-        self._resolve = resolve
-        self._transport = transport
-        self._client: httpx2.AsyncClient | None = None
-        # A missing or broken CA file is found at start. The system's are not read
-        # before they are needed, and not on the loop: that takes 20 ms and more.
-        self._ca = self._own_ca(issuer.keys.ca_file)
-        self._url = _configured_url(
-            issuer.keys.jwks_url or issuer.issuer.rstrip("/") + DISCOVERY
+        self._http = IssuerHttp(
+            issuer.issuer,
+            url=issuer.keys.jwks_url,
+            ca_file=issuer.keys.ca_file,
+            proxy=issuer.keys.proxy,
+            answer=timing.answer,
+            most=MAX_SET,
+            resolve=resolve,
+            transport=transport,
         )
 
     async def load(self) -> Loaded:
-        if self._client is None:
-            if self._ca is None:
-                self._ca = await asyncio.to_thread(ssl.create_default_context)
-            self._client = self._http(self._ca)
-        document, fresh = await self._get([self._url], {}, {})
-        if self._issuer.keys.discover:
-            document, fresh = await self._get(*await self._discovered(document))
+        answer = await self._http.get(await self._http.place("jwks_uri"))
         try:
-            keys = parse_key_set(document, self._issuer.algorithms)
+            keys = parse_key_set(answer.body, self._algorithms)
         except KeyRefused as why:
             raise SourceFailed(str(why)) from why
-        return Loaded(keys, fresh)
+        return Loaded(keys, self._freshness(answer.headers))
 
     async def aclose(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-
-    async def _discovered(
-        self, document: bytes
-    ) -> tuple[list[httpx2.URL], dict[str, str], dict[str, str]]:
-        """Return where to get the set that a discovery document names.
-
-        OpenID Connect Discovery section 4.3: the document has to be this issuer's own,
-        octet by octet.
-        """
-        found = loads(document)
-        if found is None:
-            raise SourceFailed("discovery: not one strict JSON object")
-        if found.get("issuer") != self._issuer.issuer:
-            raise SourceFailed("discovery: the document of another issuer")
-        uri = found.get("jwks_uri")
-        try:
-            url = httpx2.URL(uri if isinstance(uri, str) else "")
-        except httpx2.InvalidURL:
-            url = httpx2.URL("")
-        if url.host == self._url.host and _is_allowed(url):
-            # Its own host, wherever that is: a provider inside our network is usual.
-            return [url], {}, {}
-        if not _is_allowed(url) or url.scheme != "https" or url.userinfo:
-            raise SourceFailed("discovery: jwks_uri is no https URL")
-        if self._issuer.keys.proxy:
-            # The proxy looks names up, and decides what may be reached. What we can
-            # see ourselves is an address.
-            literal = url.host.strip("[]")
-            if _address(literal) is not None and not _is_public(literal):
-                raise SourceFailed("discovery: jwks_uri is inside a network")
-            return [url], {}, {}
-        # The addresses that were judged are those that are connected to. To look the
-        # name up again would let it mean something else by then.
-        port = url.port or 443
-        try:
-            async with asyncio.timeout(self._timing.answer):
-                addresses = await self._resolve(url.host, port)
-        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-            raise SourceFailed("discovery: jwks_uri could not be looked up") from error
-        if not addresses or not all(map(_is_public, addresses)):
-            raise SourceFailed("discovery: jwks_uri is inside a network")
-        return (
-            [url.copy_with(host=address) for address in addresses],
-            {"Host": url.netloc.decode("ascii")},
-            {"sni_hostname": url.host},
-        )
-
-    async def _get(
-        self,
-        urls: Sequence[httpx2.URL],
-        headers: dict[str, str],
-        extensions: dict[str, str],
-    ) -> tuple[bytes, float]:
-        """Return the document, from the first of *urls* that can be connected to."""
-        try:
-            async with asyncio.timeout(self._timing.answer):
-                for url in urls[:-1]:
-                    with contextlib.suppress(httpx2.ConnectError):
-                        return await self._get_one(url, headers, extensions)
-                return await self._get_one(urls[-1], headers, extensions)
-        except TimeoutError as error:
-            raise SourceFailed("no answer in time") from error
-        except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError) as error:
-            # The type and no more: the text may quote what was received.
-            raise SourceFailed(type(error).__name__) from error
-
-    async def _get_one(
-        self,
-        url: httpx2.URL,
-        headers: dict[str, str],
-        extensions: dict[str, str],
-    ) -> tuple[bytes, float]:
-        assert self._client is not None
-        async with self._client.stream(
-            "GET", url, headers=headers, extensions=extensions
-        ) as answer:
-            # A redirect is not followed: it is an address that nobody configured.
-            if answer.status_code != httpx2.codes.OK:
-                raise SourceFailed(f"status {answer.status_code}")
-            # We asked for none: a small answer can become a very large one.
-            if answer.headers.get("content-encoding", "identity") != "identity":
-                raise SourceFailed("a compressed answer")
-            document = bytearray()
-            async for chunk in answer.aiter_raw():
-                document += chunk
-                if len(document) > MAX_SET:
-                    raise SourceFailed(f"an answer of more than {MAX_SET} bytes")
-            return bytes(document), self._freshness(answer.headers)
+        await self._http.aclose()
 
     def _freshness(self, headers: httpx2.Headers) -> float:
         """Return when to fetch again: after 80 % of max-age, within our bounds."""
@@ -485,82 +477,5 @@ class _Http:
             return timing.unsaid
         return min(max(0.8 * int(said[1]), timing.shortest), timing.longest)
 
-    @staticmethod
-    def _own_ca(path: str | None) -> ssl.SSLContext | None:
-        if path is None:
-            return None
-        try:
-            return ssl.create_default_context(cafile=path)
-        except OSError as error:  # ssl.SSLError is one
-            raise KeyRefused("its ca_file can't be read as certificates") from error
-
-    def _http(self, ca: ssl.SSLContext) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(
-            verify=ca,
-            proxy=self._issuer.keys.proxy if self._transport is None else None,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=self._timing.answer,
-            # Refreshes are minutes apart; a kept connection would be dead by then.
-            limits=httpx2.Limits(max_keepalive_connections=0),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            transport=self._transport,
-        )
-
 
 _Source = _File | _Http
-
-
-def _configured_url(text: str) -> httpx2.URL:
-    try:
-        url = httpx2.URL(text)
-    except httpx2.InvalidURL:
-        raise KeyRefused("the URL of its keys is no URL") from None
-    if not _is_allowed(url):
-        raise KeyRefused("its keys come over https, or over http from loopback")
-    return url
-
-
-# The library is lenient: "https://[/" has the host "%5B" to it.
-_HOST = re.compile(rb"[A-Za-z0-9._:-]+")
-
-
-def _is_allowed(url: httpx2.URL) -> bool:
-    if not _HOST.fullmatch(url.raw_host):
-        return False
-    if url.scheme == "http":
-        return url.host == "localhost" or _is_loopback(url.host)
-    return url.scheme == "https"
-
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address inside
-
-
-def _address(text: str) -> _Address | None:
-    """Return the address that *text* is, the IPv4 one inside where there is one."""
-    try:
-        found = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(found, ipaddress.IPv6Address):
-        if found in _NAT64:
-            return ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        return found.ipv4_mapped or found.sixtofour or found
-    return found
-
-
-def _is_loopback(text: str) -> bool:
-    found = _address(text)
-    return found is not None and found.is_loopback
-
-
-def _is_public(text: str) -> bool:
-    """Tell whether *text* is an address that belongs to no inner network.
-
-    Loopback, private, link-local (where clouds keep their metadata), carrier-grade NAT,
-    documentation and multicast are none.
-    """
-    found = _address(text)
-    return found is not None and found.is_global and not found.is_multicast

@@ -5,17 +5,14 @@ A key knows the one algorithm it may be used with, and is named by its thumbprin
 so that two gateways that hold the same key give it the same name. No message of
 this module repeats a byte of what it was given (R46, R96).
 
-Imports: cryptography, PyJWT.
+Imports: gateway.tokens.thumbprints, cryptography, PyJWT.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from base64 import urlsafe_b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -23,10 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 from jwt.algorithms import get_default_algorithms
+
+from gateway.tokens.thumbprints import public_members, thumbprint
 
 Algorithm = Literal["ES256", "EdDSA", "RS256"]
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
@@ -36,13 +34,6 @@ _SIGNERS = get_default_algorithms()
 # RFC 7518 section 3.3. We make none larger: an assertion lives a minute, and one
 # signature with 3,072 bits was measured at 2.5 ms.
 _RSA_LEAST_BITS = 2_048
-
-# RFC 7638 section 3.2 and RFC 8037 section 2: what of a key its thumbprint covers.
-_REQUIRED_MEMBERS = {
-    "EC": ("crv", "kty", "x", "y"),
-    "OKP": ("crv", "kty", "x"),
-    "RSA": ("e", "kty", "n"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +103,7 @@ def new_key_pem(algorithm: Algorithm) -> bytes:
 
 def public_jwk(key: SigningKey) -> dict[str, str]:
     """Return the public half of *key* as a JWK (RFC 7517 section 4)."""
-    members = _public_members(key.private)
+    members = public_members(key.private.public_key())
     return {**members, "use": "sig", "alg": key.algorithm, "kid": key.key_id}
 
 
@@ -120,18 +111,6 @@ def key_set_document(ring: KeyRing) -> bytes:
     """Return the JWK Set (RFC 7517 section 5) that upstreams verify with."""
     document = {"keys": [public_jwk(key) for key in ring.keys]}
     return json.dumps(document, separators=(",", ":")).encode("ascii")
-
-
-def thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Return the RFC 7638 thumbprint of the public key *jwk*, with SHA-256."""
-    covered = {name: jwk[name] for name in _REQUIRED_MEMBERS[jwk["kty"]]}
-    text = json.dumps(covered, separators=(",", ":"), sort_keys=True)
-    return b64url(hashlib.sha256(text.encode("ascii")).digest())
-
-
-def b64url(raw: bytes) -> str:
-    """Return *raw* in base64url without padding (RFC 7515 section 2)."""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def _signing_key(private: object, algorithm: Algorithm) -> SigningKey:
@@ -152,23 +131,6 @@ def _signing_key(private: object, algorithm: Algorithm) -> SigningKey:
     if not fits:
         raise ValueError(f"{asked}; this one is not")
     assert isinstance(private, PrivateKey)
-    return SigningKey(algorithm, thumbprint(_public_members(private)), private)
-
-
-def _public_members(private: PrivateKey) -> dict[str, str]:
-    """Return the members of the JWK that make up the public key."""
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return {"kty": "OKP", "crv": "Ed25519", "x": b64url(raw)}
-    if isinstance(private, rsa.RSAPrivateKey):
-        numbers = private.public_key().public_numbers()
-        return {"kty": "RSA", "n": _integer(numbers.n), "e": _integer(numbers.e)}
-    point = private.public_key().public_numbers()
-    # RFC 7518 section 6.2.1.2: as long as the curve's field, leading zeros included.
-    x, y = (b64url(n.to_bytes(32, "big")) for n in (point.x, point.y))
-    return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
-
-
-def _integer(number: int) -> str:
-    """Return *number* as Base64urlUInt (RFC 7518 section 2): no leading zeros."""
-    return b64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+    return SigningKey(
+        algorithm, thumbprint(public_members(private.public_key())), private
+    )

@@ -9,7 +9,8 @@ it to the request it is made each time, and only then does it name the request.
 `src.iss` is the issuer's URL by configuration (its name, for a source that has no
 URL): with `sub` it is the key of the caller. It is never read from a token.
 
-Imports: gateway.model, gateway.identity.copies, gateway.identity.keys.
+Imports: gateway.model, gateway.identity.copies, gateway.identity.keys,
+gateway.tokens.thumbprints.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.identity.copies import copies
-from gateway.identity.keys import KeyRing, b64url
+from gateway.identity.keys import KeyRing
 from gateway.model import Denial, Headers, Principal, Reason
+from gateway.tokens.thumbprints import b64url
 
 ASSERTION = b"x-gateway-assertion"
 

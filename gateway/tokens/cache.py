@@ -3,8 +3,9 @@
 The one cache keyed by the text of a token: SHA-256 over its kind and all its bytes, so
 that another spelling is another entry and finds nothing. Only what was verified is
 kept; a refusal never is, and what depends on the route and on the moment is asked again
-on every hit (R50, R65). Bounded in entries and in bytes; the least recently used go
-first, and among them at once those that have expired.
+on every hit (R50, R65). The text alone says which issuer it is of, so that no two of
+them share an entry. Bounded in entries and in bytes; the least recently used go first,
+and among them at once those that have expired.
 
 Imports: gateway.model, gateway.observe.metrics.
 """
@@ -34,7 +35,8 @@ SWEEP = 4  # expired entries that one put may take out: more than it brings in
 ENTRY_BYTES = 1_000
 BYTES_PER_CHARACTER = 1
 
-Entry = tuple[Principal, int, VerificationKey | None]
+# Until when it counts on the monotonic clock, where it has an end of its own.
+Entry = tuple[Principal, int, float | None]
 
 
 def _never() -> float:
@@ -48,6 +50,7 @@ class VerifiedTokens:
         max_entries: The most to remember.
         max_bytes: The most memory to take, as estimated.
         now: Unix seconds; without it nothing is known to have expired.
+        monotonic: Seconds, for entries with an end of their own.
     """
 
     def __init__(
@@ -56,11 +59,13 @@ class VerifiedTokens:
         max_bytes: int = MAX_BYTES,
         *,
         now: Callable[[], float] = _never,
+        monotonic: Callable[[], float] = _never,
     ) -> None:
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._now = now
+        self._monotonic = monotonic
         self.bytes = 0  # as estimated
         self._hits = 0
         self._misses = 0
@@ -75,24 +80,25 @@ class VerifiedTokens:
         if entry is None:
             self._misses += 1
             return None
+        if entry[2] is not None and self._monotonic() >= entry[2]:
+            self._drop(digest)
+            self._misses += 1
+            return None
         self._hits += 1
         self._entries.move_to_end(digest)
         return entry[0]
 
-    def put(
-        self,
-        kind: CredentialKind,
-        token: str,
-        principal: Principal,
-        key: VerificationKey | None = None,
-    ) -> None:
-        """Remember that *token* was verified, and with which key if that is known."""
+    def put(self, kind: CredentialKind, token: str, principal: Principal) -> None:
+        """Remember that *token* was verified, for as long as that may be known."""
         digest = _digest(kind, token)
         self._drop(digest)
         size = ENTRY_BYTES + BYTES_PER_CHARACTER * len(token)
-        if size > self._max_bytes:
+        if size > self._max_bytes or principal.known_for == 0:
             return
-        self._entries[digest] = (principal, size, key)
+        until = None
+        if principal.known_for is not None:
+            until = self._monotonic() + principal.known_for
+        self._entries[digest] = (principal, size, until)
         self.bytes += size
         self._sweep()
         while len(self._entries) > self._max_entries or self.bytes > self._max_bytes:
@@ -105,35 +111,41 @@ class VerifiedTokens:
         yield VERIFIED_LOOKUPS, ("hit",), self._hits
         yield VERIFIED_LOOKUPS, ("miss",), self._misses
 
-    def drop_issuer(self, name: str) -> None:
-        """Forget every token of the issuer *name*."""
-        self._drop_where(lambda entry: entry[0].issuer == name)
-
     def drop_keys(self, name: str, still: Callable[[VerificationKey], bool]) -> None:
         """Forget the tokens of the issuer *name* whose key is not *still* one of its.
 
         A token whose key is not known goes too.
         """
-        self._drop_where(
-            lambda entry: (
-                entry[0].issuer == name and (entry[2] is None or not still(entry[2]))
-            )
-        )
+        # Thousands of tokens share a few keys, and to compare two takes long.
+        judged: dict[int, bool] = {}
+
+        def is_gone(key: VerificationKey | None) -> bool:
+            if key is None:
+                return True
+            if id(key) not in judged:  # they are held by the entries meanwhile
+                judged[id(key)] = not still(key)
+            return judged[id(key)]
+
+        gone = [
+            digest
+            for digest, (principal, *_) in self._entries.items()
+            if principal.issuer == name and is_gone(principal.key)
+        ]
+        for digest in gone:
+            self._drop(digest)
 
     def _sweep(self) -> None:
         """Take out expired entries as long as the oldest ones are."""
         now = self._now()
         for _ in range(SWEEP):
-            digest, (principal, _size, _key) = next(iter(self._entries.items()))
-            if now < principal.expires_at + principal.leeway:
+            digest, (principal, _size, until) = next(iter(self._entries.items()))
+            if now < principal.expires_at + principal.leeway and (
+                until is None or self._monotonic() < until
+            ):
                 return
             self._drop(digest)
             if not self._entries:
                 return
-
-    def _drop_where(self, applies: Callable[[Entry], bool]) -> None:
-        for digest in [d for d, entry in self._entries.items() if applies(entry)]:
-            self._drop(digest)
 
     def _drop(self, digest: bytes) -> None:
         entry = self._entries.pop(digest, None)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from gateway.model import Denial, Principal, Reason
+from gateway.model import Denial, Principal, Reason, VerificationKey
 from gateway.tokens.fingerprints import fingerprints
 
 Claims = Mapping[str, Any]
@@ -59,7 +59,11 @@ class _Wrong(Exception):  # noqa: N818  (the claim is; and it never leaves this 
 
 
 def principal_from(
-    claims: Claims, rules: IssuerRules, now: float, content_digest: str
+    claims: Claims,
+    rules: IssuerRules,
+    now: float,
+    content_digest: str,
+    key: VerificationKey | None = None,
 ) -> Principal | Denial:
     """Return the principal that *claims* describe.
 
@@ -71,15 +75,20 @@ def principal_from(
         rules: Of the issuer whose key verified it.
         now: Unix seconds.
         content_digest: Names the verified content; the token's id if it has no other.
+        key: Has verified it.
     """
     try:
-        return _principal(claims, rules, now, content_digest)
+        return _principal(claims, rules, now, content_digest, key)
     except _Wrong as wrong:
         return Denial(Reason.CLAIM_INVALID, wrong.at)
 
 
 def _principal(
-    claims: Claims, rules: IssuerRules, now: float, content_digest: str
+    claims: Claims,
+    rules: IssuerRules,
+    now: float,
+    content_digest: str,
+    key: VerificationKey | None,
 ) -> Principal | Denial:
     if claims.get("iss") != rules.issuer:
         # Compared when the key was chosen too, but then it was not verified.
@@ -145,6 +154,7 @@ def _principal(
             subject=subject,
             client_id=client_id,
         ),
+        key=key,
     )
 
 

@@ -72,6 +72,10 @@ class KeyStore(Protocol):
         """Return the key at once, or None when it would have to be asked for."""
         ...
 
+    def used(self, issuer: str, key: VerificationKey) -> None:
+        """Note that *key* has verified a token."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class KeySet:

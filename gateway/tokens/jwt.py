@@ -60,11 +60,11 @@ NEVER_ACCESS = frozenset(
 )
 # Where `typ` is just "JWT", the payload shows what else a token may be: an ID token
 # (OpenID Connect Core sections 2 and 3.3.2.11), a logout token or another security
-# event (RFC 8417), or what Keycloak and Amazon Cognito call it themselves.
+# event (RFC 8417), or what Keycloak, Amazon Cognito and Hydra call it themselves.
 _NOT_ACCESS = ("at_hash", "c_hash", "events")
 _USES: Mapping[str, frozenset[str]] = {
     "typ": frozenset({"id", "refresh", "offline", "logout"}),
-    "token_use": frozenset({"id", "refresh"}),
+    "token_use": frozenset({"id", "id_token", "refresh", "refresh_token"}),
 }
 
 
@@ -118,10 +118,12 @@ class JwtAuthenticator:
 
         # From here on the payload is the issuer's word.
         if kind == "jwt":
-            wrong = _other_use(claims)
+            wrong = other_use(claims)
             if wrong is not None:
                 return Denial(Reason.TYPE_FORBIDDEN, wrong)
-        principal = principal_from(claims, rules, now, _digest(parts.signing_input))
+        self._keys.used(rules.name, key)
+        digest = _digest(parts.signing_input)
+        principal = principal_from(claims, rules, now, digest, key)
         if isinstance(principal, Principal) and now >= (
             principal.expires_at + principal.leeway
         ):
@@ -175,8 +177,8 @@ def _type(header: Mapping[str, Any]) -> str:
     return str(header.get("typ", "JWT")).lower().removeprefix("application/")
 
 
-def _other_use(claims: Claims) -> str | None:
-    """Return the claim by which a plain JWT is not an access token (R45)."""
+def other_use(claims: Claims) -> str | None:
+    """Return the claim by which a token of no stated type is no access token (R45)."""
     for name in _NOT_ACCESS:
         if name in claims:
             return name

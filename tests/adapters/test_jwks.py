@@ -11,6 +11,7 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,94 +24,34 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from joserfc import jwk
 
-from gateway.adapters.jwks import JwksClient, Timing, resolve_name
+from gateway.adapters.issuer_http import resolve_name
+from gateway.adapters.jwks import MAX_GONE, JwksClient, Timing
 from gateway.clock import Clock
 from gateway.config.settings import Issuer, KeySource
 from gateway.model import KeyNeeded, Unavailable, VerificationKey
 from gateway.tokens.jwks import MAX_SET, KeyRefused
+from tests.adapters.provider import Answer, Provider, Ticks, answer
 from tests.tokens import make
 
 OLD, NEW = make.key("ES256", "old"), make.key("ES256", "new")
 PATIENT = Timing(answer=5.0)  # the machine may be busy
 HASTY = Timing(answer=0.2)  # where the answer is late on purpose
 
-Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-def answer(body: bytes, status: str = "200 OK", *fields: str) -> bytes:
-    head = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", *fields, "", ""]
-    return "\r\n".join(head).encode() + body
-
-
-class Provider:
-    """An identity provider that misbehaves on demand."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {"/jwks": answer(make.jwks(OLD))}
-        self.heads: list[str] = []
-        self.url = ""
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    @property
-    def asked(self) -> int:
-        return len(self.heads)
-
-    @contextlib.asynccontextmanager
-    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
-        port = server.sockets[0].getsockname()[1]
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
-        try:
-            yield
-        finally:
-            server.close()
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
-
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            self.heads.append(head)
-            path = httpx2.URL(head.split(" ")[1]).path
-            reply = self.answers[path]
-            if isinstance(reply, bytes):
-                writer.write(reply)
-                await writer.drain()
-            else:
-                await reply(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-            with contextlib.suppress(Exception):
-                await writer.wait_closed()
-
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
     """Serve one on loopback."""
-    found = Provider()
+    found = good_provider()
     async with found.serving():
         yield found
 
 
-class Ticks:
-    """A monotonic clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+def good_provider() -> Provider:
+    found = Provider()
+    found.answers["/jwks"] = answer(make.jwks(OLD))
+    return found
 
 
 def issuer(url: str = "", name: str = "corp", **keys: Any) -> Issuer:
@@ -221,6 +162,93 @@ async def test_a_withdrawn_key_is_gone_and_told(provider: Provider) -> None:
 
         assert told == [("corp", True)]
         assert client.find("corp", "new", "ES256") == published(NEW)
+
+
+async def test_a_key_has_a_life(provider: Provider) -> None:
+    """Published, used, withdrawn; one that comes back begins anew."""
+    ticks = Ticks()
+
+    async def become(*keys: make.Key) -> list[tuple[str | None, str]]:
+        provider.answers["/jwks"] = answer(make.jwks(*keys))
+        await client.start()
+        (told,) = client.status()
+        return [(key.key_id, key.state) for key in told.keys]
+
+    def use(name: str) -> None:
+        key = client.find("corp", name, "ES256")
+        assert key is not None
+        client.used("corp", key)
+
+    async with client_of(issuer(provider.url), ticks=ticks) as client:
+        assert await become(OLD) == [("old", "next")]
+        use("old")
+        assert await become(OLD, NEW) == [("old", "current"), ("new", "next")]
+        use("new")
+        ticks.now += 7
+        assert await become(NEW) == [("old", "previous"), ("new", "current")]
+        ticks.now += 1
+        assert await become(NEW) == [("old", "previous"), ("new", "current")]
+        (told,) = client.status()
+        old, new = told.keys
+        # The wall's clock shows 0 while the other one shows what it does.
+        assert (old.seen_at, old.gone_at) == (-8, -1)
+        assert (new.seen_at, new.gone_at) == (-8, None)
+        assert (told.refreshed_at, told.refresh_at) == (0, 300)
+        assert (told.name, told.source, told.trouble) == ("corp", "url", "")
+        assert new.algorithms == ("ES256",)
+        assert new.thumbprint == joserfc_thumbprint(NEW)
+
+        assert await become(OLD, NEW) == [("old", "next"), ("new", "current")]
+
+
+def joserfc_thumbprint(key: make.Key) -> str:
+    return jwk.import_key({**key.jwk}).thumbprint()
+
+
+async def test_withdrawn_keys_are_remembered_for_a_while(provider: Provider) -> None:
+    """The last ten of them, however often an issuer rotates."""
+    ticks = Ticks()
+    async with client_of(issuer(provider.url), ticks=ticks) as client:
+        for number in range(MAX_GONE + 3):
+            key = replace(OLD, key_id=f"k{number}")
+            provider.answers["/jwks"] = answer(make.jwks(key))
+            await client.start()
+            ticks.now += 1
+        (told,) = client.status()
+
+    assert [key.key_id for key in told.keys if key.state == "previous"] == [
+        f"k{number}" for number in range(2, MAX_GONE + 2)
+    ]
+
+
+async def test_what_the_configuration_holds_is_told_too(provider: Provider) -> None:
+    """Of a secret no thumbprint, and when nothing was ever loaded no time."""
+    home = replace(
+        issuer(name="home", secret=os.urandom(32)), algorithms=frozenset({"HS256"})
+    )
+    provider.answers["/jwks"] = answer(b"", "500 Oh")
+    own = issuer(name="own", pem=OLD.pem)
+    async with client_of(home, own, issuer(provider.url)) as client:
+        secret, pem, away = client.status()
+        await client.start()
+        failed = client.status()[2]
+
+    assert (secret.source, pem.source, away.source) == ("secret", "pem", "url")
+    assert [key.thumbprint for key in secret.keys] == [""]
+    assert [key.thumbprint for key in pem.keys] == [joserfc_thumbprint(OLD)]
+    assert (secret.refreshed_at, secret.refresh_at) == (None, None)
+    assert (away.keys, away.refreshed_at, away.trouble) == ((), None, "")
+    assert failed.trouble == "status 500"
+
+
+async def test_only_what_is_held_counts(provider: Provider) -> None:
+    """By what a key is, not by which reading of a document it came from."""
+    async with client_of(issuer(provider.url)) as client:
+        assert not client.holds("corp", published(OLD))
+        await client.start()
+        assert client.holds("corp", published(OLD))
+        assert not client.holds("corp", published(NEW))
+        assert not client.holds("corp", replace(published(OLD), key_id="other"))
 
 
 async def wait(_writer: asyncio.StreamWriter) -> None:
@@ -360,7 +388,7 @@ async def test_age_and_failures_can_be_watched(provider: Provider) -> None:
 
 async def test_a_source_that_is_away_is_asked_once_a_second() -> None:
     """While nothing was ever loaded; those between are told at once."""
-    ticks, provider = Ticks(), Provider()
+    ticks, provider = Ticks(), good_provider()
     async with provider.serving():
         provider.answers["/jwks"] = answer(b"", "503 Away")
         async with client_of(issuer(provider.url), ticks=ticks) as client:
@@ -470,12 +498,12 @@ async def test_a_bad_key_is_left_out_and_said_once(
     document = json.dumps({"keys": [bad, OLD.jwk]}).encode()
     provider.answers["/jwks"] = answer(document)
     async with client_of(issuer(provider.url)) as client:
-        assert client.skipped("corp") == ()
+        assert client.status()[0].skipped == ()
         await client.start()
         await client.start()
 
         assert client.find("corp", "old", "ES256") == published(OLD)
-        assert client.skipped("corp") == ('key 1: "use" is not "sig"',)
+        assert client.status()[0].skipped == ('key 1: "use" is not "sig"',)
         assert caplog.text.count("is not") == 1
 
 
@@ -543,7 +571,7 @@ def authority(directory: Path) -> tuple[str, ssl.SSLContext]:
 async def test_an_issuer_may_have_its_own_ca(tmp_path: Path) -> None:
     """It alone is believed for this issuer, and for no other."""
     ca_file, tls = authority(tmp_path)
-    provider = Provider()
+    provider = good_provider()
     async with provider.serving(tls):
         url = f"{provider.url}/jwks"
         known = issuer(jwks_url=url, ca_file=ca_file)

@@ -45,6 +45,9 @@ class _Keys:
         known = key_id in {KEY.key_id, None} and algorithm == KEY.algorithm
         return KEY.verifying if known else None
 
+    def used(self, issuer: str, key: Any) -> None:
+        """Nobody asks."""
+
 
 RULES = IssuerRules(
     name="corp",

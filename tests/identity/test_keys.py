@@ -19,14 +19,12 @@ from gateway.identity.keys import (
     Algorithm,
     KeyRing,
     SigningKey,
-    b64url,
     key_set_document,
     new_key_pem,
     public_jwk,
     signing_key_from_pem,
-    thumbprint,
 )
-from tests import vectors
+from gateway.tokens.thumbprints import b64url
 
 ALGORITHMS: tuple[Algorithm, ...] = ("ES256", "EdDSA", "RS256")
 PEM = {algorithm: new_key_pem(algorithm) for algorithm in ALGORITHMS}
@@ -56,14 +54,6 @@ def test_a_new_key_signs_what_another_library_verifies(algorithm: Algorithm) -> 
     found = jws.deserialize_compact(token, public_key(key), algorithms=[algorithm])
 
     assert found.payload == b"hello"
-
-
-def test_the_thumbprint_is_that_of_rfc_7638() -> None:
-    """The example of RFC 7638 section 3.1, whose other members do not count."""
-    example = vectors.load("rfc-snippets/pkce_thumbprint_mtls.json")
-    found = example["rfc7638_section_3_1"]
-
-    assert thumbprint(found["jwk"]) == found["jkt"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -56,11 +56,15 @@ class Keys:
 
     def __init__(self, **sets: KeySet) -> None:
         self.sets = sets
+        self.uses: list[VerificationKey] = []
 
     def find(
         self, issuer: str, key_id: str | None, algorithm: str
     ) -> VerificationKey | None:
         return self.sets[issuer].find(key_id, algorithm)
+
+    def used(self, issuer: str, key: VerificationKey) -> None:
+        self.uses.append(key)
 
 
 STORE = Keys(
@@ -100,6 +104,17 @@ def believed(text: str) -> Principal:
     outcome = authenticate(text)
     assert isinstance(outcome, Principal), outcome
     return outcome
+
+
+def test_the_key_that_verified_is_known_and_counts_as_used() -> None:
+    """A forgery uses none, whichever it names."""
+    STORE.uses.clear()
+    forged = make.token(make.key("ES256", "mallory"), CLAIMS, {"kid": KEY.key_id})
+    assert str(denied(forged)) == "token.signature"
+    assert STORE.uses == []
+
+    assert believed(token(key=RSA)).key == RSA.verifying
+    assert STORE.uses == [RSA.verifying]
 
 
 @pytest.mark.parametrize("key", [KEY, RSA, ED], ids=lambda key: key.algorithm)
