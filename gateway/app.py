@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.adapters.redis_store import RedisRevocations
@@ -49,6 +50,7 @@ from gateway.model import (
     SELF,
     Credential,
     Denial,
+    IntrospectionNeeded,
     KeyNeeded,
     Need,
     Permit,
@@ -80,6 +82,7 @@ from gateway.revocation.entries import RevocationList, entry_for
 from gateway.signals import Signals, unless
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
+from gateway.tokens.introspection import OpaqueAuthenticator, OpaqueRules
 from gateway.tokens.jwt import JwtAuthenticator
 from gateway.tokens.tickets import (
     LIFE,
@@ -105,6 +108,7 @@ Log = Callable[[Entry], None]
 # What of each need is asked for, as the metrics say it.
 NEEDS: Mapping[type[Need], str] = {
     KeyNeeded: "key",
+    IntrospectionNeeded: "introspection",
     RevocationNeeded: "revocation",
     TicketNeeded: "ticket",
 }
@@ -184,10 +188,14 @@ class Engine:
             clock,
             on_change=self._forget,
         )
+        asked = tuple(i for i in settings.issuers.values() if i.introspection)
+        self.introspection = IntrospectionClient(asked, clock)
         self.decider = Decider(
             policy,
             [
                 JwtAuthenticator(tuple(map(_rules, signing)), self.keys),
+                # The last one: what nobody else knows by its shape is opaque.
+                OpaqueAuthenticator(tuple(map(_opaque_rules, asked))),
             ],
             self.verified,
             self.store,
@@ -222,6 +230,7 @@ class Engine:
         """End background work, then close what it used."""
         await self.background.aclose()
         await self.keys.aclose()
+        await self.introspection.aclose()
         await self.store.aclose()
         await self.tickets.aclose()
 
@@ -243,6 +252,8 @@ class Engine:
     async def _ask(self, need: Need) -> Any:
         if isinstance(need, KeyNeeded):
             return await self.keys.fetch(need)
+        if isinstance(need, IntrospectionNeeded):
+            return await self.introspection.ask(need)
         if isinstance(need, TicketNeeded):
             kept = await self.tickets.take(name_of(need.ticket))
             if kept is None:
@@ -255,6 +266,7 @@ class Engine:
         yield CONFIG, (self.generation,), 1
         yield STORE_UP, (), self.store.health() is None
         yield from self.keys.measure()
+        yield from self.introspection.measure()
         yield from self.verified.measure()
 
     async def decide(self, head: RequestHead, now: float) -> Permit | Denial:
@@ -358,6 +370,10 @@ class Engine:
             )
             for name, trouble in troubles.items()
         ]
+        found += [
+            Check(f"introspection by issuer {name}", trouble)
+            for name, trouble in self.introspection.troubles().items()
+        ]
         return found
 
     def key_set(self) -> bytes:
@@ -381,6 +397,10 @@ class Engine:
             section.token_name = name
         return name
 
+    def _forget(self, issuer: str) -> None:
+        """Drop the tokens of *issuer* that a key has verified which is gone."""
+        self.verified.drop_keys(issuer, lambda key: self.keys.holds(issuer, key))
+
     def _identities(self) -> list[Identity]:
         own = [u.identity for u in self.settings.upstreams.values() if u.identity]
         return own + ([self.settings.identity] if self.settings.identity else [])
@@ -397,10 +417,6 @@ class Engine:
                 random=secrets.token_bytes,
                 ttl=identity.ttl,
                 claims=identity.claims,
-    def _forget(self, issuer: str) -> None:
-        """Drop the tokens of *issuer* that a key has verified which is gone."""
-        self.verified.drop_keys(issuer, lambda key: self.keys.holds(issuer, key))
-
                 headers=identity.headers,
             )
             for identity in self._identities()
@@ -846,6 +862,17 @@ def _rules(issuer: Issuer) -> IssuerRules:
         role_allow=issuer.roles.allow,
         role_split=issuer.roles.split,
         scope_claim=issuer.scope.claim,
+    )
+
+
+def _opaque_rules(issuer: Issuer) -> OpaqueRules:
+    introspection = issuer.introspection
+    assert introspection is not None, "it is one that is asked"
+    return OpaqueRules(
+        _rules(issuer),
+        cache=introspection.cache,
+        prefix=introspection.prefix,
+        needs_audience=introspection.audience_from == "token",
     )
 
 

@@ -59,6 +59,7 @@ class Reason(enum.StrEnum):
     TICKET_INVALID = "ticket.invalid"  # unknown, used, too old, or for another request
     # The token: authenticate
     TOKEN_MALFORMED = "token.malformed"  # noqa: S105
+    TOKEN_INACTIVE = "token.inactive"  # noqa: S105  (its issuer says so: RFC 7662)
     ISSUER_UNTRUSTED = "token.issuer"
     TYPE_FORBIDDEN = "token.type"
     ALGORITHM_FORBIDDEN = "token.algorithm"
@@ -198,9 +199,9 @@ class Principal:
     )  # verified
     # What a revocation may name it by: gateway.tokens.fingerprints, 16 bytes each.
     fingerprints: Fingerprints | None = None
-
     key: VerificationKey | None = field(default=None, repr=False)  # has verified it
     known_for: float | None = None  # seconds from then; None: until it expires
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
@@ -247,6 +248,14 @@ class KeyNeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class IntrospectionNeeded:
+    """Answered with what the issuer says of an active token, or None: it is not."""
+
+    issuer: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RevocationNeeded:
     """Answered with a bool. Asked only while the local mirror is not live."""
 
@@ -265,7 +274,7 @@ class TicketNeeded:
     request: bytes
 
 
-Need = KeyNeeded | RevocationNeeded | TicketNeeded
+Need = KeyNeeded | IntrospectionNeeded | RevocationNeeded | TicketNeeded
 T = TypeVar("T")
 Steps = Generator[Need, Any, T]
 """A computation that yields what it needs to be told, and returns a T."""

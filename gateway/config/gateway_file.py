@@ -229,8 +229,43 @@ class IssuerScope(Table):
     )
 
 
+class Introspection(Table):
+    """Asks the issuer about tokens that nothing can be read from (RFC 7662)."""
+
+    url: Text = key(
+        'Where it is asked: an https URL, or "discover" (OpenID).', "discover"
+    )
+    client_id: Text = key("Who we are to it.")
+    client_secret: Reference = key("By what it knows us.")
+    auth: Literal["basic", "post"] = key(
+        "Where both stand: in Authorization, or in the form.", "basic"
+    )
+    cache: Annotated[Duration, between_times(0, 3600)] = key(
+        "How long an answer counts, and never beyond the token's `exp`; what the issuer"
+        " withdraws meanwhile counts on.",
+        "60s",
+    )
+    timeout: Annotated[Duration, between_times(0.1, 10)] = key(
+        "Until the whole answer; after that the request is 503.", "2s"
+    )
+    prefix: Annotated[str, checked(syntax.token_prefix)] = key(
+        "What its tokens begin with, where several issuers are asked.", ""
+    )
+    audience_from: Literal["token", "config"] = key(
+        "config: an answer without `aud` is taken to be for this issuer's `audience`: a"
+        " weakening.",
+        "token",
+    )
+    ca_file: Text | None = key(
+        "Certificates to trust for its URLs instead of the system's, PEM.", None
+    )
+    proxy: Origin | None = key(
+        "The HTTP proxy to its URLs; the environment's is not used.", None
+    )
+
+
 class Issuer(Table):
-    """Who may mint tokens for us. Exactly one of jwks, pem and secret."""
+    """Who may mint tokens for us: one of jwks, pem and secret, or introspection."""
 
     issuer: Text = key("The `iss` of its tokens, compared octet by octet.")
     jwks: Text | None = key(
@@ -251,11 +286,16 @@ class Issuer(Table):
     audience: list[Text] = key(
         "Its tokens are for us if their `aud` names one of these.", min_length=1
     )
-    algorithms: list[Algorithm] = key(
-        "The only ones that its signatures may use.", min_length=1
+    algorithms: list[Algorithm] | None = key(
+        "The only ones that its signatures may use; needed where it has keys.",
+        None,
+        min_length=1,
     )
-    token_types: list[Text] = key(
-        'The `typ` of its access tokens: "at+jwt" (RFC 9068), "JWT".', min_length=1
+    token_types: list[Text] | None = key(
+        'The `typ` of its access tokens: "at+jwt" (RFC 9068), "JWT"; needed where it'
+        " has keys.",
+        None,
+        min_length=1,
     )
     leeway: Annotated[Duration, between_times(0, 60)] = key(
         "By how much its clock may differ from ours.", "30s"
@@ -267,6 +307,9 @@ class Issuer(Table):
         "The claim that names a token; one without it is known by its digest.", "jti"
     )
     roles: IssuerRoles | None = key("Which roles its tokens carry; none without.", None)
+    introspection: Introspection | None = key(
+        "Asks it about opaque tokens; none are taken without.", None
+    )
     scope: IssuerScope = key("What the scope of its tokens grants.")
 
 

@@ -1,7 +1,7 @@
 """[issuer.x]: who may mint tokens for us, and what holds their word together.
 
 R40 (algorithms belong to keys), R45 (token types), R46 (secrets), R48 (where key sets
-come from).
+come from), R65 (which issuer is asked about a token).
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
 gateway.config.settings, gateway.config.syntax, gateway.tokens.jwks,
@@ -18,12 +18,19 @@ from gateway.config import gateway_file as written
 from gateway.config import syntax
 from gateway.config.findings import Findings
 from gateway.config.problems import quoted
-from gateway.config.settings import Issuer, KeySource, RoleMapping, ScopeRule
+from gateway.config.settings import (
+    Introspection,
+    Issuer,
+    KeySource,
+    RoleMapping,
+    ScopeRule,
+)
 from gateway.policy.spec import KeyPath
 from gateway.policy.suggest import did_you_mean
 from gateway.tokens.jwks import MAX_SET, key_from_pem, key_from_secret, parse_key_set
 
 LONG_LEEWAY = 30.0  # seconds; more is shown by `check`, more than 60 refused
+LONG_CACHE = 300.0  # seconds; for longer an issuer's withdrawals should not wait
 
 # Types of JWTs that are signed by the same issuers and are no access tokens (R45).
 OTHER_TYPES = frozenset(
@@ -57,6 +64,7 @@ def build_issuers(
         types = _token_types(at, table, found)
         keys = _keys(at, table, found)
         roles = _roles(at, table.roles, found)
+        introspection = _introspection(name, table, found)
         if len(found.problems) > before or keys is None:
             continue
         if table.leeway > LONG_LEEWAY:
@@ -66,21 +74,23 @@ def build_issuers(
             issuer=table.issuer,
             keys=keys,
             audience=frozenset(table.audience),
-            algorithms=frozenset(table.algorithms),
+            algorithms=frozenset(table.algorithms or ()),
             token_types=types,
             leeway=table.leeway,
             max_lifetime=table.max_lifetime,
             token_id=table.token_id,
             roles=roles,
             scope=ScopeRule(table.scope.claim, table.scope.user, table.scope.service),
+            introspection=introspection,
         )
+    _check_prefixes(tables, found)
     return MappingProxyType(issuers)
 
 
 def _token_types(at: KeyPath, table: written.Issuer, found: Findings) -> frozenset[str]:
     """RFC 7515 section 4.1.9: "application/" is implied, case does not matter."""
     types = []
-    for index, said in enumerate(table.token_types):
+    for index, said in enumerate(table.token_types or ()):
         type_ = said.lower().removeprefix("application/")
         if type_ in OTHER_TYPES:
             found.problem(
@@ -98,21 +108,21 @@ def _keys(at: KeyPath, table: written.Issuer, found: Findings) -> KeySource | No
         name for name in ("jwks", "pem", "secret") if getattr(table, name) is not None
     ]
     if not sources:
-        found.problem(
-            at,
-            f"[{'.'.join(map(str, at))}] has no keys",
-            'add jwks = "discover", jwks = "https://...", jwks = "file:...",\n'
-            'pem = "file:..." or secret = "env:..."',
-        )
-        return None
+        return _no_keys(at, table, found)
     if len(sources) > 1:
         found.problem(
             (*at, sources[1]),
             f"exactly one key source: {quoted(sources, 'and')} are set",
         )
         return None
-    shared = {name for name in table.algorithms if name.startswith("HS")}
-    if shared and shared != set(table.algorithms):
+    for name in ("algorithms", "token_types"):
+        if getattr(table, name) is None:
+            section = ".".join(map(str, at))
+            found.problem(at, f'missing key "{name}" in [{section}]')
+            return None
+    algorithms = frozenset(table.algorithms or ())
+    shared = {name for name in algorithms if name.startswith("HS")}
+    if shared and shared != algorithms:
         found.problem(
             (*at, "algorithms"),
             "HS* and public-key algorithms never share an issuer (R40)",
@@ -136,12 +146,30 @@ def _keys(at: KeyPath, table: written.Issuer, found: Findings) -> KeySource | No
     return _from_jwks(at, table, table.jwks, extra, found)
 
 
+def _no_keys(at: KeyPath, table: written.Issuer, found: Findings) -> KeySource | None:
+    """Return no key source for an issuer that needs none."""
+    if table.introspection is None:
+        found.problem(
+            at,
+            f"[{'.'.join(map(str, at))}] has no keys",
+            'add jwks = "discover", jwks = "https://...", jwks = "file:...",\n'
+            'pem = "file:..." or secret = "env:...", or an introspection section',
+        )
+        return None
+    for name in ("algorithms", "token_types", "ca_file", "proxy"):
+        if getattr(table, name) is not None:
+            found.problem(
+                (*at, name), f"{name} is for an issuer that has keys", key=True
+            )
+    return KeySource()
+
+
 def _from_secret(
     at: KeyPath, table: written.Issuer, secret: str, found: Findings
 ) -> KeySource | None:
     raw = secret.encode("utf-8", "surrogateescape")
     try:
-        for algorithm in sorted(table.algorithms):
+        for algorithm in sorted(table.algorithms or ()):
             key_from_secret(raw, algorithm)
     except ValueError as error:
         found.problem((*at, "secret"), f"secret: {error}")
@@ -154,7 +182,7 @@ def _from_pem(
 ) -> KeySource | None:
     raw = pem.encode("utf-8", "surrogateescape")
     try:
-        key_from_pem(raw, frozenset(table.algorithms))
+        key_from_pem(raw, frozenset(table.algorithms or ()))
     except ValueError as error:
         found.problem((*at, "pem"), f"pem: {error}")
         return None
@@ -218,7 +246,7 @@ def _has_keys(path: Path, at: KeyPath, table: written.Issuer, found: Findings) -
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_SET + 1)
-        keys = parse_key_set(raw, frozenset(table.algorithms))
+        keys = parse_key_set(raw, frozenset(table.algorithms or ()))
     except OSError as error:
         found.problem(at, f"jwks: cannot be read: {error.strerror}")
         return False
@@ -242,6 +270,74 @@ def _unfit(text: str, *, query: bool) -> str:
     if url.query and not query:
         return "expected no query"
     return ""
+
+
+def _introspection(
+    name: str, table: written.Issuer, found: Findings
+) -> Introspection | None:
+    said = table.introspection
+    if said is None:
+        return None
+    at: KeyPath = ("issuer", name, "introspection")
+    url = None if said.url == "discover" else said.url
+    if url is None:
+        problem = _unfit(table.issuer, query=False)
+        if problem:
+            found.problem(
+                ("issuer", name, "issuer"),
+                f'introspection url = "discover" needs a URL here: {problem}',
+            )
+    elif "/" not in url:
+        found.problem(
+            (*at, "url"),
+            'expected "discover" or an https URL',
+            did_you_mean(url, ["discover"]),
+        )
+    else:
+        problem = _unfit(url, query=True)
+        if problem:
+            found.problem((*at, "url"), f"url: {problem}")
+    if not said.client_secret:
+        found.problem((*at, "client_secret"), "client_secret: must not be empty")
+    ca_file = None
+    if said.ca_file is not None:
+        path = found.existing((*at, "ca_file"), said.ca_file.removeprefix("file:"))
+        ca_file = str(path)
+    if said.cache > LONG_CACHE:
+        found.weak((*at, "cache"), f"long cache of introspection by issuer {name}")
+    if said.audience_from == "config":
+        found.weak((*at, "audience_from"), f"no audience asked of issuer {name}")
+    return Introspection(
+        client_id=said.client_id,
+        client_secret=said.client_secret,
+        url=url,
+        auth=said.auth,
+        cache=said.cache,
+        timeout=said.timeout,
+        prefix=said.prefix,
+        audience_from=said.audience_from,
+        ca_file=ca_file,
+        proxy=said.proxy,
+    )
+
+
+def _check_prefixes(tables: Mapping[str, written.Issuer], found: Findings) -> None:
+    """Note issuers that could both be asked about a token: whose word would count?"""
+    asked = {
+        name: table.introspection.prefix
+        for name, table in tables.items()
+        if table.introspection is not None
+    }
+    for number, (name, prefix) in enumerate(asked.items()):
+        for other, taken in list(asked.items())[:number]:
+            if not prefix.startswith(taken) and not taken.startswith(prefix):
+                continue
+            at: KeyPath = ("issuer", name, "introspection")
+            found.problem(
+                (*at, "prefix") if prefix else at,
+                f"[issuer.{other}] is asked about tokens of this prefix too",
+                'give each a prefix of its own: prefix = "corp_"',
+            )
 
 
 def _roles(

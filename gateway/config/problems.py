@@ -27,7 +27,7 @@ _WIDEST = 120  # characters of a source line that are shown
 _SHORTEST = 8  # characters; a shorter bare word may be one of ours
 
 # Keys whose values don't belong into a report, however they are spelt.
-_SECRET_KEYS = frozenset({"secret", "pem", "token", "password"})
+_SECRET_KEYS = frozenset({"secret", "client_secret", "pem", "token", "password"})
 _PEM = "-----BEGIN "  # what stands behind it, if not a secret, is no help either
 _USER_INFO = re.compile(r"//[^/?#]*@")  # the password in a URL
 _SECRET_IN_BROKEN_LINE = re.compile(

@@ -28,6 +28,7 @@ MAX_SECRET = 64 * 1024  # bytes; a chain of certificates is a tenth of it
 _READ = {
     ("issuer", "*", "secret"),
     ("issuer", "*", "pem"),
+    ("issuer", "*", "introspection", "client_secret"),
     ("admin", "token"),
     ("store", "url"),
 }
@@ -136,6 +137,6 @@ def resolve(
 
 
 def _pattern(at: KeyPath) -> tuple[str | int, ...]:
-    if len(at) == 3 and at[0] == "issuer":  # noqa: PLR2004  (issuer, its name, a key)
-        return ("issuer", "*", at[2])
+    if len(at) > 2 and at[0] == "issuer":  # noqa: PLR2004  (issuer, its name, a key)
+        return ("issuer", "*", *at[2:])
     return at

@@ -118,6 +118,22 @@ class KeySource(Quiet):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Introspection(Quiet):
+    """[issuer.x.introspection]."""
+
+    client_id: str
+    client_secret: str
+    url: str | None = None  # None: as discovered
+    auth: Literal["basic", "post"] = "basic"
+    cache: float = 60.0
+    timeout: float = 2.0
+    prefix: str = ""  # of its tokens; no other issuer's begins with it
+    audience_from: Literal["token", "config"] = "token"
+    ca_file: str | None = None  # absolute
+    proxy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class RoleMapping(Quiet):
     """[issuer.x.roles]."""
 
@@ -151,6 +167,7 @@ class Issuer(Quiet):
     token_id: str = "jti"  # noqa: S105  (the name of a claim)
     roles: RoleMapping = RoleMapping()
     scope: ScopeRule = ScopeRule()
+    introspection: Introspection | None = None  # None: it is not asked about tokens
 
     @property
     def signs(self) -> bool:

@@ -147,6 +147,9 @@ def network(text: str) -> IPv4Network | IPv6Network:
     return found
 
 
+_TOKEN_PREFIX = re.compile(r"[A-Za-z0-9._~+/-]{0,64}")
+
+
 def own_prefix(text: str) -> str:
     """Return the path *text* under which our own endpoints live."""
     bad_segment = any(segment in (".", "..") for segment in text.split("/"))
@@ -154,6 +157,13 @@ def own_prefix(text: str) -> str:
         raise ValueError('expected a path such as "/auth", with no slash at its end')
     if text == "/.well-known" or text.startswith("/.well-known/"):
         raise ValueError("/.well-known is ours already")
+    return text
+
+
+def token_prefix(text: str) -> str:
+    """Return *text*, with which a bearer token may begin (RFC 6750 section 2.1)."""
+    if _TOKEN_PREFIX.fullmatch(text) is None:
+        raise ValueError("expected up to 64 of A-Z a-z 0-9 - . _ ~ + /")
     return text
 
 

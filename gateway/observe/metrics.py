@@ -172,6 +172,18 @@ KEYS_REFRESHES = Family(
     "Attempts to load the keys of an issuer.",
     ("issuer", "outcome"),
 )
+INTROSPECTIONS = Family(
+    "gateway_introspections_total",
+    "counter",
+    "What an issuer has said of opaque tokens, or that it was not asked.",
+    ("issuer", "outcome"),
+)
+INTROSPECTIONS_PENDING = Family(
+    "gateway_introspections_pending",
+    "gauge",
+    "Opaque tokens that an issuer is being asked about.",
+    ("issuer",),
+)
 STORE_UP = Family(
     "gateway_revocation_store_up",
     "gauge",
@@ -209,7 +221,8 @@ FAMILIES: Final = (
     *(UPSTREAM_ENDPOINTS, UPSTREAM_RETRIES, UPSTREAM_FULL),
     *(CONNECTIONS, CONNECTIONS_REFUSED, HANDSHAKES_FAILED, CERTIFICATE_END, NEEDS),
     *(VERIFIED, VERIFIED_BYTES, VERIFIED_LOOKUPS),
-    *(KEYS, KEYS_AGE, KEYS_REFRESHES, STORE_UP),
+    *(KEYS, KEYS_AGE, KEYS_REFRESHES, INTROSPECTIONS, INTROSPECTIONS_PENDING),
+    STORE_UP,
     *(LOG_LOST, CONFIG, RELOADS, CPU, MEMORY, OPEN_FDS, MAX_FDS),
 )
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from gateway.config.settings import Introspection
 from tests.config.making import Project
 
 JWKS = 'jwks        = "file:.gateway/demo-jwks.json"'
@@ -221,6 +222,150 @@ def test_roles_that_count_for_nothing_need_no_declaration(project: Project) -> N
     project.edit("gateway.toml", '"support", "admin"]', '"beta-tester"]')
     project.edit("gateway.toml", 'user    = "limit"', 'user    = "grant"')
     assert "beta-tester" in project.load().settings.issuers["demo"].roles.allow
+
+
+ASKED = """
+[issuer.asked]
+issuer   = "https://asked.example"
+audience = ["https://api.demo.example"]
+[issuer.asked.scope]
+user    = "ignore"
+service = "ignore"
+[issuer.asked.introspection]
+url           = "https://asked.example/introspect"
+client_id     = "gateway"
+client_secret = "env:S"
+"""
+URL = 'url           = "https://asked.example/introspect"'
+
+
+def asked(project: Project, old: str = URL, new: str = URL) -> Project:
+    """Add the issuer above, with *new* for *old*."""
+    project.env["S"] = SECRET
+    assert old in ASKED
+    return project.append("gateway.toml", ASKED.replace(old, new, 1))
+
+
+def test_an_issuer_may_be_asked_and_have_no_keys(project: Project) -> None:
+    """Its tokens are opaque; its secret is in no repr."""
+    issuer = asked(project).load().settings.issuers["asked"]
+
+    assert not issuer.signs
+    assert issuer.introspection == Introspection(
+        client_id="gateway",
+        client_secret=SECRET,
+        url="https://asked.example/introspect",
+    )
+    assert SECRET not in repr((issuer, issuer.introspection))
+    assert project.load().settings.issuers["demo"].introspection is None
+    assert project.weak() == [
+        "revocations in memory",
+        "public route orders.status",
+    ]
+
+
+def test_an_issuer_may_have_keys_and_be_asked(project: Project) -> None:
+    """JWTs by their signature, anything else by asking where discovery says."""
+    project.write("ca.pem", "x")
+    project.write("client", SECRET + "\n")
+    project.append(
+        "gateway.toml",
+        """
+[issuer.demo.introspection]
+client_id     = "gateway"
+client_secret = "file:client"
+auth          = "post"
+cache         = "10s"
+timeout       = "500ms"
+prefix        = "demo_"
+ca_file       = "file:ca.pem"
+proxy         = "http://proxy:3128"
+""",
+    )
+    issuer = project.load().settings.issuers["demo"]
+
+    assert issuer.signs
+    assert issuer.introspection == Introspection(
+        client_id="gateway",
+        client_secret=SECRET,
+        auth="post",
+        cache=10.0,
+        timeout=0.5,
+        prefix="demo_",
+        ca_file=str(project.path / "ca.pem"),
+        proxy="http://proxy:3128",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words", "mark"),
+    [
+        (URL, 'url = "http://a/x"', "url: plain http is for loopback", '"http://a'),
+        (URL, 'url = "discovr"', 'expected "discover" or an https', '"discovr"'),
+        ('"https://asked.example"\n', '"corp"\n', "", ""),
+        ('"env:S"', '"s3cr3t-in-the-file"', "does not stand in this file", "***"),
+        ('"env:S"', '"env:EMPTY"', "client_secret: must not be empty", '"env:EM'),
+        (URL, URL + '\nprefix = "a b"', "expected up to 64 of", '"a b"'),
+        (URL, URL + '\ncache = "2h"', "cache: must be at most 1h", '"2h"'),
+        (URL, URL + '\ntimeout = "1m"', "timeout: must be at most 10s", '"1m"'),
+        (URL, URL + '\nauth = "none"', "auth: expected", '"none"'),
+        (URL, URL + '\nca_file = "no"', "No such file", '"no"'),
+        ("[issuer.asked.scope]", ES + "\n[issuer.asked.scope]", "has keys", "alg"),
+        ("[issuer.asked.scope]", TYPES + "\n[issuer.asked.scope]", "has keys", "tok"),
+    ],
+)
+def test_each_mistake_about_asking_is_named_where_it_stands(
+    project: Project, old: str, new: str, words: str, mark: str
+) -> None:
+    """The key, or the value that is wrong; a secret is shown to nobody."""
+    project.env["EMPTY"] = ""
+    asked(project, old, new)
+    if not words:
+        project.load()  # any string will do, where nothing is discovered
+        project.edit("gateway.toml", URL, "")
+        words, mark = "expected a URL", '"corp"'
+    report = project.report()
+    lines = report.split("\n")
+    (number,) = [n for n, line in enumerate(lines) if words in line]
+    column = lines[number + 2].index("^")
+    assert lines[number + 1][column:].startswith(mark)
+    assert "s3cr3t" not in report
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "is_right"),
+    [
+        ("", "", False),
+        ("", "b_", False),
+        ("a_", "", False),
+        ("a", "a_", False),
+        ("a_", "a_", False),
+        ("a_", "b_", True),
+    ],
+)
+def test_what_a_token_begins_with_tells_who_is_asked(
+    project: Project, one: str, two: str, *, is_right: bool
+) -> None:
+    """Several issuers have prefixes, none of which begins with another."""
+    asked(project, URL, f'{URL}\nprefix = "{one}"')
+    second = ASKED.replace(URL, f'{URL}\nprefix = "{two}"').replace("asked", "second")
+    project.append("gateway.toml", second)
+    if is_right:
+        project.load()
+    else:
+        (problem,) = project.problems()
+        assert problem.at[:3] == ("issuer", "second", "introspection")
+        assert "[issuer.asked] is asked about tokens of this prefix" in problem.message
+
+
+def test_what_makes_asking_weaker_is_shown(project: Project) -> None:
+    """Answers that count for long, and tokens that could be for others."""
+    asked(project, URL, URL + '\ncache = "301s"\naudience_from = "config"')
+
+    assert {
+        "long cache of introspection by issuer asked",
+        "no audience asked of issuer asked",
+    } <= set(project.weak())
 
 
 def test_a_long_leeway_is_a_weakening(project: Project) -> None:

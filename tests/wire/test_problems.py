@@ -58,6 +58,7 @@ TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.CREDENTIAL_UNRECOGNISED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TICKET_INVALID: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TOKEN_MALFORMED: (401, "invalid_token", INVALID_TOKEN, False),
+    Reason.TOKEN_INACTIVE: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.ISSUER_UNTRUSTED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TYPE_FORBIDDEN: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.ALGORITHM_FORBIDDEN: (401, "invalid_token", INVALID_TOKEN, False),
