@@ -84,6 +84,7 @@ from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
 from gateway.tokens.introspection import OpaqueAuthenticator, OpaqueRules
 from gateway.tokens.jwt import JwtAuthenticator
+from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus
 from gateway.tokens.tickets import (
     LIFE,
     TICKET_BYTES,
@@ -376,6 +377,10 @@ class Engine:
         ]
         return found
 
+    def key_report(self) -> KeyReport:
+        """Say how the keys of the issuers are, and our own."""
+        return KeyReport(self.keys.status(), self._own_keys)
+
     def key_set(self) -> bytes:
         """Return the JWK Set document that verifies our assertions."""
         return self._key_set
@@ -406,8 +411,15 @@ class Engine:
         return own + ([self.settings.identity] if self.settings.identity else [])
 
     def _make_signers(self) -> dict[str, Signer]:
-        rings = {each.keys: _ring(each) for each in self._identities()}
+        read = {each.keys: _ring(each) for each in self._identities()}
+        rings = {keys: ring for keys, (ring, _) in read.items()}
         self._key_set = _published(list(rings.values()))
+        self._own_keys = tuple(
+            _own_keys(issuer, keys, *read[keys])
+            for issuer, keys in dict.fromkeys(
+                (each.issuer, each.keys) for each in self._identities()
+            )
+        )
         # One for each identity: upstreams that share it share what is remembered.
         signers = {
             id(identity): Signer(
@@ -644,6 +656,7 @@ class Gateway:
                 revoke=self.revoke,
                 issuers=lambda: frozenset(self.engine.settings.issuers),
                 snapshots=self.snapshots,
+                keys=self.keys,
             )
         )
         await self._start(self.worker)
@@ -665,6 +678,10 @@ class Gateway:
             _of_the_process(self._lost()),
         )
         return [self.metrics.snapshot(samples)]
+
+    async def keys(self) -> KeyReport:
+        """Say how all keys are; see Engine.key_report."""
+        return self.engine.key_report()
 
     async def revoke(self, order: RevocationOrder) -> float:
         """Carry *order* out; see Engine.revoke."""
@@ -876,8 +893,8 @@ def _opaque_rules(issuer: Issuer) -> OpaqueRules:
     )
 
 
-def _ring(identity: Identity) -> KeyRing:
-    """Read the keys of *identity*; of a directory the newest file signs.
+def _ring(identity: Identity) -> tuple[KeyRing, Sequence[float]]:
+    """Read the keys of *identity*, and when each was made; the newest file signs.
 
     Raises:
         ValueError: One of them is no such key; says which file, never what is in it.
@@ -887,14 +904,34 @@ def _ring(identity: Identity) -> KeyRing:
     files = sorted(path.glob("*.pem"), reverse=True) if kind == "dir" else [path]
     if not files:
         raise ValueError(f"{path} holds no *.pem: see `gateway keys generate`")
-    keys = []
+    keys, made = [], []
     for file in files:
         try:
             pem = file.read_bytes()
             keys.append(signing_key_from_pem(pem, identity.algorithm))
+            made.append(file.stat().st_mtime)
         except (OSError, ValueError) as error:
             raise ValueError(f"{file}: {error}") from error
-    return KeyRing(tuple(keys))
+    return KeyRing(tuple(keys)), made
+
+
+def _own_keys(
+    issuer: str, source: str, ring: KeyRing, made: Sequence[float]
+) -> KeySetStatus:
+    return KeySetStatus(
+        issuer,
+        "directory" if source.startswith("dir:") else "file",
+        tuple(
+            KeyStatus(
+                "current" if key is ring.signer else "previous",
+                key.key_id,
+                (key.algorithm,),
+                key.key_id,
+                at,
+            )
+            for key, at in zip(ring.keys, made, strict=True)
+        ),
+    )
 
 
 def _published(rings: Sequence[KeyRing]) -> bytes:

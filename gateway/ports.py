@@ -4,7 +4,7 @@ Whoever has them, a process that serves by itself or the supervisor of several, 
 the answers.
 
 Imports: gateway.asgi, gateway.config.settings, gateway.model, gateway.observe,
-gateway.proxy, starlette.
+gateway.proxy, gateway.tokens.key_status, starlette.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gateway.config.settings import Admin, Settings
 from gateway.observe.metrics import Snapshot
 from gateway.proxy.sockets import bind
 from gateway.signals import Spawn
+from gateway.tokens.key_status import KeyReport
 
 
 @contextlib.asynccontextmanager
@@ -36,6 +37,7 @@ async def small_ports(
     revoke: Callable[[RevocationOrder], Awaitable[float]],
     issuers: Callable[[], frozenset[str]],
     snapshots: Callable[[], Awaitable[Sequence[Snapshot]]],
+    keys: Callable[[], Awaitable[KeyReport]],
 ) -> AsyncIterator[None]:
     """Open the ports that *settings* names; close them at the end.
 
@@ -53,7 +55,7 @@ async def small_ports(
             await serve(probes(started, checks, snapshots), bind(settings.probes))
         if settings.admin is not None:
             listen, token = settings.admin.listen, settings.admin.token
-            await serve(admin(revoke, issuers, token), bind(listen))
+            await serve(admin(revoke, issuers, keys, token), bind(listen))
             if listen.path:
                 closing.callback(Path(listen.path).unlink, missing_ok=True)
         yield

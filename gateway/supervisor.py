@@ -14,7 +14,7 @@ A single worker needs none of this and runs in the process that was started.
 
 Imports: gateway.app, gateway.asgi, gateway.channel, gateway.config.load,
 gateway.config.settings, gateway.model, gateway.observe, gateway.ports, gateway.proxy,
-gateway.reload, gateway.signals, gateway.worker.
+gateway.reload, gateway.signals, gateway.tokens.key_status, gateway.worker.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from gateway.ports import private_directory, small_ports
 from gateway.proxy.sockets import bind_each, remove
 from gateway.reload import Reloads, checks_of_life, read_again, worse
 from gateway.signals import Signals, Spawn, unless
+from gateway.tokens import key_status
 from gateway.worker import Birth, Logs, become, reported
 
 logger = logging.getLogger("gateway")
@@ -309,6 +310,7 @@ class Supervisor:
                     revoke=self.revoke,
                     issuers=lambda: frozenset(self.loaded.settings.issuers),
                     snapshots=self.snapshots,
+                    keys=self.keys,
                 )
             )
             closing.push_async_callback(self._all_gone)
@@ -609,22 +611,36 @@ class Supervisor:
         Of one that does not answer it is what it has said before, and nothing of how it
         is now. What one that was killed counted after that is lost.
         """
-        asked = [child for child in self._children if child.serves]
-        answers = await asyncio.gather(
-            *(child.ask("snapshot", within=SNAPSHOT_LIMIT) for child in asked),
-            return_exceptions=True,
-        )
         found = []
-        for child, answer in zip(asked, answers, strict=True):
+        for child, answer in await self._ask_each("snapshot"):
             if child.gone.is_set():  # its counts are among those of the ended
                 continue
-            if isinstance(answer, bytes):
+            if answer is not None:
                 child.measured = load(answer)
                 found.append(child.measured)
             else:
                 found.append(lasting(child.measured))
         samples = itertools.chain(self._reloads.measure(), process.measure())
         return [Metrics().snapshot(samples), self._ended, *found]
+
+    async def keys(self) -> key_status.KeyReport:
+        """Say how all keys are, as far as the workers that answer know."""
+        answers = await self._ask_each("keys")
+        return key_status.merged(
+            [key_status.load(answer) for _, answer in answers if answer]
+        )
+
+    async def _ask_each(self, name: str) -> list[tuple[Child, bytes | None]]:
+        """Ask every worker that serves; None: it does not answer."""
+        asked = [child for child in self._children if child.serves]
+        answers = await asyncio.gather(
+            *(child.ask(name, within=SNAPSHOT_LIMIT) for child in asked),
+            return_exceptions=True,
+        )
+        return [
+            (child, answer if isinstance(answer, bytes) else None)
+            for child, answer in zip(asked, answers, strict=True)
+        ]
 
 
 def merged(reports: Sequence[Sequence[Check]]) -> list[Check]:

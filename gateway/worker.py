@@ -6,7 +6,7 @@ that a terminal or a service manager sends to everybody; it is told what to do b
 line, and when the line ends, so does it.
 
 Imports: gateway.app, gateway.asgi, gateway.channel, gateway.config.load,
-gateway.model, gateway.observe, gateway.signals; uvloop.
+gateway.model, gateway.observe, gateway.signals, gateway.tokens.key_status; uvloop.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from gateway.config.load import Loaded
 from gateway.model import Unavailable
 from gateway.observe.metrics import dump
 from gateway.signals import unless
+from gateway.tokens import key_status
 
 logger = logging.getLogger("gateway")
 
@@ -160,6 +161,8 @@ class Process:
             worker.drain()
         elif name == "snapshot" and worker is not None:
             return self._measured(worker)
+        elif name == "keys" and worker is not None:
+            return key_status.dump(worker.engine.key_report())
         elif name == "revoke" and worker is not None:
             return await _revoke(worker, RevocationOrder(**json.loads(said)))
         return b""

@@ -16,11 +16,16 @@ from gateway.asgi.probes import Check
 from gateway.config.settings import Address, Admin
 from gateway.observe.metrics import CONFIG, Snapshot
 from gateway.ports import private_directory, small_ports
+from gateway.tokens.key_status import KeyReport
 from tests.site import Site
 
 
 async def snapshots() -> list[Snapshot]:
     return [{CONFIG.name: {("g1",): [1.0]}}]
+
+
+async def keys() -> KeyReport:
+    return KeyReport((), ())
 
 
 async def revoke(order: RevocationOrder) -> float:
@@ -42,6 +47,7 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
             revoke=revoke,
             issuers=lambda: frozenset({"corp"}),
             snapshots=snapshots,
+            keys=keys,
         ),
         httpx2.AsyncClient(trust_env=False) as http,
         httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(path))) as admin,
@@ -49,9 +55,11 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
         ready = await http.get(f"http://{probes}/readyz?verbose")
         counted = await http.get(f"http://{probes}/metrics")
         done = await admin.post("http://a/-/revocations", json={"sub": "c-1"})
+        known = await admin.get("http://a/-/keys")
 
     assert (ready.status_code, done.json()["until"]) == (503, 7.0)
     assert "[-] x: away" in ready.text
+    assert known.json() == {"issuers": [], "identities": []}
     assert 'gateway_config_info{generation="g1"} 1' in counted.text
     assert not path.exists()
     await background.aclose()
@@ -75,6 +83,7 @@ async def test_what_can_t_be_opened_closes_the_rest(tmp_path: Path) -> None:
             revoke=revoke,
             issuers=frozenset,
             snapshots=snapshots,
+            keys=keys,
         ):
             raise AssertionError
     async with httpx2.AsyncClient(trust_env=False) as http:

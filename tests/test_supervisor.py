@@ -9,6 +9,7 @@ import signal
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -256,3 +257,31 @@ def test_several_workers_and_a_store_of_one_are_a_mistake(tmp_path: Path) -> Non
     line = config.read_text().splitlines().index("workers = 2") + 1
     assert outcome.exit_code == 3
     assert f"gateway.toml:{line}:11: the memory store is for one" in outcome.output
+
+
+async def test_keys_are_what_all_workers_know_of_them(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """A key that one worker has used is in use; who hangs is left out."""
+    async with pair(tmp_path, redis_server) as two:
+        path = str(tmp_path / "admin.sock")
+
+        def asked() -> dict[str, Any]:
+            with httpx2.Client(transport=httpx2.HTTPTransport(uds=path)) as admin:
+                found: dict[str, Any] = admin.get("http://a/-/keys").json()
+                return found
+
+        (before,) = asked()["issuers"]
+        assert [key["state"] for key in before["keys"]] == ["next"]
+        assert await ask(two.port, "/api/orders/me", two.site.bearer()) == 200
+        hanging = two.workers()[0]
+        (corp,) = asked()["issuers"]
+        (own,) = asked()["identities"]
+        assert (corp["name"], corp["source"]) == ("corp", "file")
+        assert [(k["key_id"], k["state"]) for k in corp["keys"]] == [("k1", "current")]
+        assert [key["algorithms"] for key in own["keys"]] == [["ES256"]]
+
+        os.kill(hanging, signal.SIGSTOP)
+        left = await asyncio.to_thread(asked)
+        os.kill(hanging, signal.SIGCONT)
+        assert [each["name"] for each in left["issuers"]] == ["corp"]

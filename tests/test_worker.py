@@ -21,6 +21,7 @@ from gateway.channel import Channel
 from gateway.observe.access import Entry
 from gateway.observe.metrics import CONNECTIONS, LOG_LOST, load
 from gateway.proxy.sockets import bind_all
+from gateway.tokens import key_status
 from gateway.worker import Birth, Process, report, reported
 from tests.site import Site
 
@@ -128,6 +129,8 @@ async def test_it_says_when_it_serves_and_answers_what_it_is_asked(
         measured = load(await ask("snapshot", within=5))
         assert measured[LOG_LOST.name] == {("access",): [3.0]}
         assert measured[CONNECTIONS.name]
+        (corp,) = key_status.load(await ask("keys", within=5)).issuers
+        assert [key.state for key in corp.keys] == ["next"]
         order = {"issuer": "corp", "kind": "token", "value": "t-1"}
         done = json.loads(await ask("revoke", json.dumps(order).encode(), within=5))
         assert done["until"] > 0

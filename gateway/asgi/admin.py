@@ -1,9 +1,9 @@
-"""The admin port: what an operator may tell a running gateway.
+"""The admin port: what an operator may tell a running gateway, and ask it.
 
 Nothing here is without authentication: the Unix socket has mode 0600, and on loopback
 a bearer token is asked for.
 
-Imports: gateway.model, starlette.
+Imports: gateway.model, gateway.tokens.key_status, starlette.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from gateway.asgi.answers import problem
 from gateway.model import Unavailable
+from gateway.tokens.key_status import KeyReport, dump
 
 RevocationKind = Literal["token", "session", "subject", "client"]
 NAMES: dict[str, RevocationKind] = {
@@ -46,6 +47,7 @@ class RevocationOrder:
 def admin(
     revoke: Callable[[RevocationOrder], Awaitable[float]],
     issuers: Callable[[], frozenset[str]],
+    keys: Callable[[], Awaitable[KeyReport]],
     token: str | None = None,
 ) -> Starlette:
     """Return the app of the admin port.
@@ -55,6 +57,7 @@ def admin(
             seconds). Raises Unavailable when the store did not acknowledge it, and
             ValueError when no token can be meant.
         issuers: The names an order may give.
+        keys: Says how all keys are.
         token: Asked for as a bearer token, unless None.
     """
 
@@ -91,7 +94,22 @@ def admin(
             headers={"cache-control": "no-store"},
         )
 
-    return Starlette(routes=[Route("/-/revocations", revocations, methods=["POST"])])
+    async def key_report(request: Request) -> Response:
+        refused = is_refused(request)
+        if refused is not None:
+            return refused
+        return Response(
+            dump(await keys()),
+            media_type="application/json",
+            headers={"cache-control": "no-store"},
+        )
+
+    return Starlette(
+        routes=[
+            Route("/-/revocations", revocations, methods=["POST"]),
+            Route("/-/keys", key_report, methods=["GET"]),
+        ]
+    )
 
 
 async def _body(request: Request) -> bytes | None:

@@ -19,9 +19,8 @@ import httpx2
 
 from gateway.app import Engine
 from gateway.asgi.admin import NAMES, RevocationOrder
-from gateway.cli.common import config_option, loaded_or_exit
+from gateway.cli.common import ask_admin, config_option, loaded_or_exit
 from gateway.config.load import Loaded
-from gateway.config.settings import Admin
 from gateway.model import Unavailable
 
 
@@ -76,37 +75,11 @@ async def _write(loaded: Loaded, order: RevocationOrder) -> float:
 
 
 def _tell_the_gateway(loaded: Loaded, order: RevocationOrder) -> float:
-    admin = loaded.settings.admin
-    if admin is None:
-        raise click.UsageError(
-            "the store is this gateway's memory: an [admin] port is needed to tell it"
-        )
-    if admin.listen.path and not Path(admin.listen.path).is_socket():
-        raise Unavailable("the gateway's admin port")
     name = next(key for key, kind in NAMES.items() if kind == order.kind)
     said = {"issuer": order.issuer, name: order.value, "reason": order.reason}
-    headers = {"authorization": f"Bearer {admin.token}"} if admin.token else {}
-    try:
-        with httpx2.Client(transport=_to(admin), trust_env=False, timeout=5) as client:
-            answer = client.post(
-                _url(admin) + "/-/revocations", json=said, headers=headers
-            )
-            told = answer.json()
-    except (httpx2.HTTPError, ValueError) as error:
-        raise Unavailable("the gateway's admin port") from error
+    answer = ask_admin(loaded.settings.admin, "POST", "/-/revocations", said)
+    told = answer.json()
     if answer.status_code != httpx2.codes.OK:
         click.echo(f"refused: {told.get('detail', answer.status_code)}", err=True)
         sys.exit(1)
     return float(told["until"])
-
-
-def _to(admin: Admin) -> httpx2.HTTPTransport:
-    return httpx2.HTTPTransport(uds=admin.listen.path or None)
-
-
-def _url(admin: Admin) -> str:
-    listen = admin.listen
-    if listen.path:
-        return "http://admin"
-    host = f"[{listen.host}]" if ":" in listen.host else listen.host
-    return f"http://{host}:{listen.port}"

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.asgi.admin import MAX_BODY, RevocationOrder, admin
 from gateway.model import Unavailable
+from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus, load
 
 ISSUERS = frozenset({"corp", "partner"})
 
@@ -30,6 +31,10 @@ class Store:
         return 2_000.0
 
 
+async def no_keys() -> KeyReport:
+    return KeyReport((), ())
+
+
 async def post(
     store: Store,
     body: Any,
@@ -38,7 +43,7 @@ async def post(
     headers: dict[str, str] | None = None,
     issuers: frozenset[str] = ISSUERS,
 ) -> httpx2.Response:
-    app = admin(store.revoke, lambda: issuers, token)
+    app = admin(store.revoke, lambda: issuers, no_keys, token)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://admin"
@@ -148,3 +153,30 @@ async def test_the_admin_token_opens() -> None:
     )
 
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "status"), [({}, 401), ({"authorization": "Bearer s3cret"}, 200)]
+)
+async def test_how_the_keys_are_can_be_asked(
+    given: dict[str, str], status: int
+) -> None:
+    """With the admin token, where one is asked for; nothing is to be changed there."""
+    key = KeyStatus("current", "k1", ("ES256",), "thumb", 1.0)
+    report = KeyReport((KeySetStatus("corp", "url", (key,)),), ())
+
+    async def keys() -> KeyReport:
+        return report
+
+    app = admin(Store().revoke, lambda: ISSUERS, keys, "s3cret")
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://admin"
+    ) as client:
+        answer = await client.get("/-/keys", headers=given)
+        posted = await client.post("/-/keys", headers=given)
+
+    assert (answer.status_code, posted.status_code) == (status, 405)
+    if status == 200:
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["cache-control"] == "no-store"
+        assert load(answer.content) == report
