@@ -1,5 +1,4 @@
-"""What several verbs share: the `-c` option, how a bad config ends them, and how a
-running gateway is asked.
+"""What several verbs share: the `-c` option, bad configs, a gateway that is asked.
 
 Imports: gateway.app, gateway.config, gateway.model, click, httpx2.
 """

@@ -90,8 +90,13 @@ class OpaqueAuthenticator:
         claims: Claims | None = yield IntrospectionNeeded(rules.issuer.name, token)
         if claims is None:
             return Denial(Reason.TOKEN_INACTIVE)
-        # Some servers write null for what they don't say.
-        said = {name: value for name, value in claims.items() if value is not None}
+        # Some servers write null for what they don't say. And where the token's name is
+        # its text, it is no name for a log, or for a list of what is revoked (R50).
+        said = {
+            name: value
+            for name, value in claims.items()
+            if value is not None and value != token
+        }
         return _principal(said, rules, now)
 
     def _of(self, token: str) -> OpaqueRules | None:

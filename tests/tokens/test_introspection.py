@@ -214,6 +214,14 @@ def test_a_token_is_named_by_its_id_or_by_what_makes_it_this_one() -> None:
     assert believed(iat=..., exp=NOW + 601).token_id != without
 
 
+def test_the_text_of_a_token_is_not_its_name() -> None:
+    """Some servers say it is: it would stand in the log, and in the store."""
+    found = believed(jti="tok", access_token="tok")
+
+    assert found.token_id == believed().token_id
+    assert "tok" not in found.claims.values()
+
+
 def test_what_has_the_form_of_another_kind_is_nobodys_to_ask_about() -> None:
     """Three parts are signed, five are sealed: no token is read in two ways."""
     door = OpaqueAuthenticator([RULES])
