@@ -28,6 +28,7 @@ from unittest.mock import patch
 import pytest
 
 from bench.ports import free_port
+from gateway.adapters.issuer_http import IssuerHttp
 from gateway.cli.serve import coloured
 from gateway.config.load import Loaded, load
 from gateway.identity.signer import Signer
@@ -96,6 +97,7 @@ S = Secrets()
 ENV = {
     "ADMIN_TOKEN": S["admin token"],
     "SHARED": S["shared secret"] + S["more of the shared secret"],
+    "CLIENT": S["client secret"],
     "STORE": f"redis://:{S['store password']}@127.0.0.1:9/0",
 }
 PRIVATE = make.key("ES256", "private")
@@ -111,6 +113,7 @@ FORGED = make.token(
     {"kid": "k1"},
 )
 S.take("forged token", FORGED.partition(".")[2])
+OPEN = "active opaque token"
 RELAYED = frozenset({"answer's body", "answer's cookie"})
 
 MORE = """
@@ -130,6 +133,16 @@ algorithms  = ["ES256"]
 token_types = ["at+jwt"]
 scope       = {{ user = "ignore", service = "grant" }}
 
+[issuer.asked]
+issuer      = "https://asked.test.example"
+audience    = ["https://api.test.example"]
+scope       = {{ user = "ignore", service = "grant" }}
+[issuer.asked.introspection]
+url           = "{upstream}/introspect"
+client_id     = "gateway"
+client_secret = "env:CLIENT"
+auth          = "post"
+
 [probes]
 listen = "127.0.0.1:{probes}"
 """
@@ -143,7 +156,7 @@ class SecretSite(Site):
         self.more = MORE.format(upstream=self.upstream, probes=self.probes)
         self.policy = self.policy.replace(
             "[permissions]",
-            'issuers = ["corp", "shared", "remote"]\n\n[permissions]',
+            'issuers = ["corp", "shared", "remote", "asked"]\n\n[permissions]',
             1,
         ).replace('owner   = "customer"', OWNER)
         super().write()
@@ -197,6 +210,9 @@ async def hostile(connection: Connection) -> None:
         try:
             received = await connection.request()
         except AssertionError:  # names in mixed case: it is not the data port who asks
+            if connection.raw.startswith(b"POST /introspect "):
+                await connection.send(await _introspected(connection))
+                return
             await connection.send(
                 answer(
                     b'{"keys": [{"d": "%b"' % S.raw("key set's body"),
@@ -208,6 +224,30 @@ async def hostile(connection: Connection) -> None:
         await connection.send(found)
         if found is not said:
             return
+
+
+async def _introspected(connection: Connection) -> bytes:
+    """Return what is said of an opaque token; sense of one of them alone."""
+    asked = connection.raw
+    while b"token=" not in asked or b"client_secret=" not in asked:
+        asked += await connection.reader.read(65536)
+    assert S.raw("client secret") in asked
+    kind = b"content-type: application/json\r\nset-cookie: sid=%b\r\n" % S.raw(
+        "introspection's cookie"
+    )
+    if S.raw(OPEN) not in asked:
+        return answer(b'{"active": "%b"}' % S.raw("introspection's body"), fields=kind)
+    said = {
+        "active": True,
+        "sub": "alice",
+        "aud": "https://api.test.example",
+        "token_type": "Bearer",
+        "exp": int(time.time()) + 600,
+        # Some servers say so; as a name it would be in every log line.
+        "jti": S[OPEN],
+        "email": S["claim of a valid opaque token"],
+    }
+    return answer(json.dumps(said).encode(), fields=kind)
 
 
 class Run:
@@ -413,6 +453,9 @@ def tour(run: Run) -> None:
             body,
         )
 
+    opaque = S[OPEN]
+    run.ask("relayed", post(b"/me/x", bearer(opaque)))
+    run.ask("relayed", closing(b"/maybe/x", bearer(opaque)))
     for place in (b"/me/x", b"/files/x", b"/bound/x", b"/public/x", b"/maybe/x"):
         run.ask("relayed", post(place + query, plain + bearer(valid)))
         for token in (forged, unknown, remote, expired, odd):
@@ -574,6 +617,10 @@ FAULTS: dict[str, Fault] = {
     "fetching keys": lambda house: patch.object(
         house.gateway.engine.keys, "fetch", fail_later
     ),
+    "asking": lambda house: patch.object(
+        house.gateway.engine.introspection, "ask", fail_later
+    ),
+    "posting": lambda _: patch.object(IssuerHttp, "post", fail_later),
     "health": lambda house: patch.object(house.gateway.engine.keys, "health", fail),
     "front's head": lambda _: patch.object(Front, "on_headers_complete", fail),
     "front's url": lambda _: patch.object(Front, "on_url", fail),
@@ -660,7 +707,8 @@ def _assert_silent(run: Run) -> None:
     shown = "\n".join(_said_by_repr(house.gateway)).encode()
     assert len(shown) > 2_000
     # A Principal says what is known of somebody, to whoever asks for it.
-    assert S.found_in(shown, but=frozenset({"claim of a valid token"})) == []
+    known = frozenset({"claim of a valid token", "claim of a valid opaque token"})
+    assert S.found_in(shown, but=known) == []
     run.written()
     for stream in (*run.access, *run.others):
         assert stream.getvalue()
@@ -690,7 +738,15 @@ def test_no_secret_gets_out(run: Run, fault: str) -> None:
     _assert_silent(run)
     # The exception was logged, with what is left of its text.
     said = run.others[0].getvalue()[written:]
-    assert b"[redacted]" in said or fault in {"nothing", "log form"}
+    assert b"[redacted]" in said or fault in {"nothing", "log form", "posting"}
+
+
+def test_the_active_opaque_token_was_taken(run: Run) -> None:
+    """Or the tour would show nothing of it: its claims are remembered."""
+    run.ask("relayed", closing(b"/me/x", b"authorization: Bearer %b\r\n" % S.raw(OPEN)))
+    (_, said) = run.answers[-1]
+    assert said.startswith(b"HTTP/1.1 200 ")
+    _assert_silent(run)
 
 
 def test_no_secret_gets_out_beside_a_request(run: Run) -> None:
