@@ -21,14 +21,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.ports import free_port
 from gateway.app import Background, Engine, Gateway, serve
+from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.own import KEY_SET_PATH
+from gateway.clock import Clock
+from gateway.config.load import load
 from gateway.config.settings import Address
 from gateway.identity.keys import new_key_pem
-from gateway.model import Fingerprints, KeyNeeded, RevocationNeeded, Unavailable
+from gateway.model import (
+    Fingerprints,
+    KeyNeeded,
+    Permit,
+    RevocationNeeded,
+    Unavailable,
+)
 from gateway.observe.metrics import NEEDS
 from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
-from tests.fakes import ALICE
+from tests.fakes import ALICE, bearer, head_of
 from tests.site import POLICY, Site, raw, url
 
 ORDERS = "/api/orders/customers/c-1/orders"
@@ -444,3 +453,126 @@ async def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
             await serve(site.load(), site.log.append)
 
     assert [path.name for path in tmp_path.glob("*.sock")] == []
+
+
+ASKED = """
+[issuer.asked]
+issuer   = "https://asked.test.example"
+audience = ["https://api.test.example"]
+[issuer.asked.introspection]
+url           = "https://asked.test.example/introspect"
+client_id     = "gateway"
+client_secret = "env:CLIENT"
+[issuer.asked.scope]
+user    = "grant"
+service = "grant"
+"""
+
+
+class Held:
+    """Both clocks, which a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def asking_engine(tmp_path: Path, held: Held) -> Engine:
+    """Return an engine with an issuer that is asked, and one that is not."""
+    site = Site(tmp_path, more=ASKED)
+    site.policy = POLICY.replace(
+        "[permissions]", 'issuers = ["corp", "asked"]\n\n[permissions]', 1
+    ).replace('"customer_id"\n', '{ param = "customer_id", issuer = "asked" }\n')
+    loaded = load([site.write()], env={"CLIENT": "a secret of the client"})
+    return Engine(loaded, clock=Clock(wall=held, monotonic=held))
+
+
+def active(now: float, **more: object) -> dict[str, object]:
+    return {
+        "active": True,
+        "sub": "alice",
+        "aud": "https://api.test.example",
+        "token_type": "Bearer",
+        "scope": "orders:read",
+        "iat": now,
+        "exp": now + 600,
+        **more,
+    }
+
+
+async def test_an_answer_is_kept_and_nothing_that_hangs_on_the_request(
+    tmp_path: Path,
+) -> None:
+    """R65: another route asks for more, and a revocation counts at once."""
+    held = Held()
+    engine = asking_engine(tmp_path, held)
+    ask = AsyncMock(return_value=active(held.now, jti="t-1"))
+
+    async def decided(method: str, path: bytes) -> str:
+        head = head_of(path, bearer("tok"), method=method)
+        outcome = await engine.decide(head, held.now)
+        return "permit" if isinstance(outcome, Permit) else str(outcome)
+
+    files = b"/api/orders/files/a"
+    with patch.object(engine.introspection, "ask", ask):
+        assert await decided("GET", files) == "permit"
+        assert await decided("GET", files) == "permit"
+        place = b"/api/orders/customers/alice/orders"
+        assert await decided("POST", place) == "permission.missing:orders:write"
+        assert ask.await_count == 1
+
+        held.now += 60
+        assert await decided("GET", files) == "permit"
+        assert ask.await_count == 2
+
+        await engine.revoke(RevocationOrder("asked", "token", "t-1"))
+        assert await decided("GET", files) == "token.revoked"
+        assert ask.await_count == 2
+
+        # It is not known as a JWT would be: the issuer's own word ends it.
+        held.now += 60
+        ask.return_value = None
+        for _ in range(2):
+            assert await decided("GET", files) == "token.inactive"
+        assert ask.await_count == 4
+    await engine.aclose()
+
+
+async def test_a_token_without_a_name_can_be_revoked_too(tmp_path: Path) -> None:
+    """Whatever else is said of it the next time, it is the same one (R50)."""
+    held = Held()
+    engine = asking_engine(tmp_path, held)
+    ask = AsyncMock(return_value=active(held.now))
+    head = head_of(b"/api/orders/files/a", bearer("tok"))
+    with patch.object(engine.introspection, "ask", ask):
+        permit = await engine.decide(head, held.now)
+        assert isinstance(permit, Permit)
+        name = permit.principal.token_id
+        await engine.revoke(RevocationOrder("asked", "token", name))
+
+        held.now += 61
+        ask.return_value = active(held.now - 61, exp=held.now + 900, scope="")
+        refused = await engine.decide(head, held.now)
+    await engine.aclose()
+
+    assert str(refused) == "token.revoked"
+    assert ask.await_count == 2
+
+
+async def test_an_issuer_that_can_t_be_asked_shows_in_the_checks(
+    tmp_path: Path,
+) -> None:
+    """It makes nobody unready: tokens that are known and public routes go on."""
+    engine = asking_engine(tmp_path, Held())
+    troubles = {"asked": "status 401"}
+    with patch.object(engine.introspection, "troubles", lambda: troubles):
+        (check,) = [c for c in engine.checks() if c.name.startswith("introspection")]
+    await engine.aclose()
+
+    assert (check.name, check.trouble) == (
+        "introspection by issuer asked",
+        "status 401",
+    )
+    assert not check.fatal

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from joserfc import jwk
 
+from bench.ports import free_port
 from gateway.app import CLOCK, Gateway
 from gateway.cli import main
 from gateway.config.load import load as load_config
 from gateway.identity.keys import signing_key_from_pem
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus, load
-from tests.redis_server import free_port
 from tests.site import Site, url
 
 

@@ -7,12 +7,16 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, patch
 
 import pytest
 
+from gateway.adapters.introspection import Bounds
+from gateway.adapters.jwks import Timing
 from gateway.app import Engine
 from gateway.config.load import load
 from gateway.model import Denial, Permit
+from gateway.tokens.introspection import MAX_ANSWER
 from tests.fakes import bearer, head_of
 from tests.site import POLICY, Site
 from tests.tokens import make
@@ -78,6 +82,20 @@ ENTRA = {
     "ver": "2.0",
     **TIMES,
 }
+# RFC 7662 section 2.2, as Ory Hydra answers.
+HYDRA = {
+    "active": True,
+    "aud": ["https://api.shop.example"],
+    "client_id": "shop-web",
+    "ext": {},
+    "iss": "https://login.shop.example/",
+    "nbf": NOW,
+    "scope": "offline orders:read",
+    "sub": "alice",
+    "token_type": "Bearer",
+    "token_use": "access_token",
+    **TIMES,
+}
 
 
 def snippet(name: str) -> str:
@@ -92,16 +110,20 @@ def snippet(name: str) -> str:
 
 def engine(tmp_path: Path, name: str) -> Engine:
     """Return an engine on the page's snippet, with keys from a file."""
-    site = Site(tmp_path, policy=POLICY)
-    config = site.write()
-    text = config.read_text(encoding="utf-8")
-    start, end = text.index("[issuer.corp]"), text.index("[identity]")
-    issuer, count = re.subn(r'"discover"', '"file:provider.json"', snippet(name))
-    assert count == 1
-    config.write_text(text[:start] + issuer + text[end:], encoding="utf-8")
     keys = json.dumps({"keys": [KEY.jwk]})
     (tmp_path / "provider.json").write_text(keys, encoding="utf-8")
-    return Engine(load([config], env={}))
+    issuer, count = re.subn(r'"discover"', '"file:provider.json"', snippet(name))
+    assert count == 1
+    return engine_on(tmp_path, issuer)
+
+
+def engine_on(tmp_path: Path, issuer: str) -> Engine:
+    """Return an engine whose only issuer stands in *issuer*."""
+    config = Site(tmp_path, policy=POLICY).write()
+    text = config.read_text(encoding="utf-8")
+    start, end = text.index("[issuer.corp]"), text.index("[identity]")
+    config.write_text(text[:start] + issuer + text[end:], encoding="utf-8")
+    return Engine(load([config], env={"HYDRA_SECRET": "h" * 32}))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +167,52 @@ def test_a_snippet_lets_its_providers_token_in(
         assert principal.token_id == claims.get("uti", claims.get("jti"))
     else:
         assert principal.token_id.startswith("sha256:")
+
+
+async def test_the_snippet_of_an_issuer_that_is_asked_lets_its_token_in(
+    tmp_path: Path,
+) -> None:
+    """What is said of it counts as what a JWT says of itself."""
+    house = engine_on(tmp_path, snippet("hydra"))
+    head = head_of(b"/api/orders/files/a", bearer("ory_at_x"))
+    with patch.object(house.introspection, "ask", AsyncMock(return_value=HYDRA)):
+        outcome = await house.decide(head, NOW + 1.0)
+    other = {**HYDRA, "aud": ["https://other.shop.example"]}
+    head = head_of(b"/api/orders/files/a", bearer("ory_at_y"))
+    with patch.object(house.introspection, "ask", AsyncMock(return_value=other)):
+        refused = await house.decide(head, NOW + 1.0)
+    await house.aclose()
+
+    assert isinstance(outcome, Permit), outcome
+    assert (outcome.principal.issuer, outcome.principal.subject) == ("hydra", "alice")
+    assert isinstance(refused, Denial)
+    assert str(refused) == "token.audience"
+
+
+def test_the_page_names_the_bounds_of_asking() -> None:
+    """As they are in force for each issuer and worker."""
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    bounds = Bounds()
+
+    assert f"{bounds.at_once} questions at a time" in text
+    assert f"{bounds.waiting} tokens are waited for" in text
+    assert f"after {bounds.failures} failures to reach it" in text
+    assert "half a second for a turn" in text
+    assert "left alone for a second" in text
+    assert (bounds.turn, bounds.rest) == (0.5, 1.0)
+    assert f"larger than {MAX_ANSWER // 1024} KiB" in text
+
+
+def test_the_page_names_the_times_of_a_key() -> None:
+    """As they are in force; tests/adapters/test_jwks.py shows each of them."""
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    timing = Timing()
+
+    assert "not before a minute and not after an hour, five minutes where" in text
+    assert (timing.shortest, timing.longest, timing.unsaid) == (60, 3600, 300)
+    assert f"at most every {timing.asked_again:g} seconds for each issuer" in text
+    assert f"up to {timing.stale / 3600:g} hours" in text
+    assert timing.first == 1  # "asked every second"
 
 
 @pytest.mark.parametrize(

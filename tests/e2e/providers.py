@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 
 import httpx2
 
-from tests.redis_server import free_port
+from bench.ports import free_port
 from tests.site import AUDIENCE
 from tests.tokens import make
 
@@ -184,8 +184,8 @@ def installed() -> Path:
         except subprocess.TimeoutExpired:
             raise Missing("npm ci takes longer than three minutes") from None
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise Missing(f"npm ci failed: {said[0] if said else done.returncode}")
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise Missing(f"npm ci failed: {lines[0] if lines else done.returncode}")
         stamp.write_bytes(lock)
     # Modules are looked for beside the file that asks for them.
     shutil.copy(HERE / "oidc.mjs", PEERS / "oidc.mjs")

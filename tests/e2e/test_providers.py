@@ -77,9 +77,12 @@ class House:
         self.backend = backend
         self._http = http
 
+    async def present(self, credential: bytes) -> httpx2.Response:
+        headers = {b"authorization": credential}
+        return await self._http.get(url(self.gateway) + FILE, headers=headers)
+
     async def ask(self, token: str) -> int:
-        headers = {"authorization": f"Bearer {token}"}
-        answer = await self._http.get(url(self.gateway) + FILE, headers=headers)
+        answer = await self.present(b"Bearer " + token.encode())
         if answer.status_code == 503:
             assert int(answer.headers["retry-after"]) >= 1
         return answer.status_code
@@ -253,3 +256,39 @@ async def test_an_issuer_that_is_away_makes_nobody_a_stranger(
         assert await home.ask(unseen) == 401
         assert await home.ask(stranger) == 401
         assert await home.ask(await home.issuer.issue("EdDSA")) == 200
+
+
+MALFORMED = [
+    *(
+        "a",
+        "=",
+        "a=",
+        "a==",
+        "~",
+        "a.b",
+        "a.b.c",
+        "a.b.c.d",
+        "a.b.c.d.e",
+        "a.b.c.d.e.f",
+    ),
+    *(".", "..", "...", "....", "-._~+/", "gAAAAA", "ghp_0", "undefined", "null"),
+    *("a b", "a,b", "a\tb", "a;b", '"a"', "a%00", "a=b", "\xe9", "{}", "'; --", "\\"),
+    *("x" * 8_192, "x" * 8_193, "." * 8_192, "eyJ" * 2_730),
+]
+
+
+async def test_whatever_is_no_token_is_told_so_in_the_same_words(
+    tmp_path: Path, provider: str
+) -> None:
+    """400 where it can't be one, 401 where it could; never an error of ours (I5)."""
+    async with house(tmp_path, provider) as home:
+        seen: dict[int, set[str]] = {}
+        for text in MALFORMED:
+            value = b"Bearer " + text.encode("latin-1")
+            answer = await home.present(value)
+            body = answer.json()
+            body.pop("instance")
+            seen.setdefault(answer.status_code, set()).add(str(body))
+
+    assert seen.keys() == {400, 401}
+    assert all(len(bodies) == 1 for bodies in seen.values())
