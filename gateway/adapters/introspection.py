@@ -152,6 +152,7 @@ class _Server:
         self._slots = asyncio.Semaphore(bounds.at_once)
         self._url: httpx2.URL | None = None  # as discovered
         self._url_until = float("-inf")
+        self._discovering = asyncio.Lock()
         self._away = 0  # times in a row that it could not be reached
         self._rests_until = float("-inf")
         self._is_probed = False  # somebody finds out whether it is back
@@ -163,7 +164,7 @@ class _Server:
         return len(self._asked)
 
     async def ask(self, token: str) -> Claims | None:
-        # Not the text: it would be found in a dump of the memory for longer.
+        # As the cache does it, whose entry the answer will be.
         name = sha256(token.encode()).digest()
         task = self._asked.get(name)
         if task is None:
@@ -268,10 +269,11 @@ class _Server:
     async def _place(self) -> Place:
         if self._rules.url is not None:
             return await self._http.place(MEMBER)
-        now = self._monotonic()
-        if self._url is None or now >= self._url_until:
-            self._url = await self._http.discover(MEMBER)
-            self._url_until = now + self._bounds.discovered
+        async with self._discovering:
+            now = self._monotonic()
+            if self._url is None or now >= self._url_until:
+                self._url = await self._http.discover(MEMBER)
+                self._url_until = now + self._bounds.discovered
         return await self._http.judged(self._url, MEMBER)
 
     def _failed(self, why: SourceFailed) -> SourceFailed:

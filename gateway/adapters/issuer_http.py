@@ -94,6 +94,7 @@ class IssuerHttp:
         self._resolve = resolve
         self._transport = transport
         self._client: httpx2.AsyncClient | None = None
+        self._making = asyncio.Lock()
         # A missing or broken CA file is found at start. The system's are not read
         # before they are needed, and not on the loop: that takes 20 ms and more.
         self._ca = _own_ca(ca_file)
@@ -201,9 +202,8 @@ class IssuerHttp:
     ) -> Answer:
         """Return the answer of the first URL of *place* that can be connected to."""
         if self._client is None:
-            if self._ca is None:
-                self._ca = await asyncio.to_thread(ssl.create_default_context)
-            self._client = self._http(self._ca)
+            async with self._making:
+                await self._make()
         try:
             async with asyncio.timeout(self._answer):
                 for url in place.urls[:-1]:
@@ -215,6 +215,13 @@ class IssuerHttp:
         except (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError) as error:
             # The type and no more: the text may quote what was received.
             raise SourceAway(type(error).__name__) from error
+
+    async def _make(self) -> None:
+        """Make the client, unless somebody else just did."""
+        if self._client is None:
+            if self._ca is None:
+                self._ca = await asyncio.to_thread(ssl.create_default_context)
+            self._client = self._http(self._ca)
 
     async def _ask_one(
         self,

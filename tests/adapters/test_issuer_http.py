@@ -5,9 +5,11 @@ What makes an answer unfit, and where discovery may lead, is in test_jwks.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -75,6 +77,18 @@ async def test_what_one_answer_sets_no_other_question_carries(
 
     assert provider.asked == 2
     assert "cookie" not in provider.heads[1].lower()
+
+
+async def test_who_asks_at_once_shares_what_it_takes(provider: Provider) -> None:
+    """The certificates of the system are read once, and there is one client."""
+    provider.answers["/ask"] = answer(b"yes")
+    async with asking(provider) as (http, place):
+        with patch.object(http, "_http", wraps=http._http) as made:
+            asked = (http.post(place, FORM, {}) for _ in range(10))
+            said = await asyncio.gather(*asked)
+
+    assert {each.body for each in said} == {b"yes"}
+    assert made.call_count == 1
 
 
 async def test_an_answer_is_bounded(provider: Provider) -> None:
