@@ -71,7 +71,7 @@ async def test_trouble_and_what_is_gone_are_shown(tmp_path: Path) -> None:
     gone = KeyStatus("previous", "k\x1b[2J", ("ES256",), "thumb", 1.0, now - 400)
     report = KeyReport(
         (
-            KeySetStatus("corp", "url", (gone,), now - 7300, now + 60, "status 500"),
+            KeySetStatus("corp", "url", (gone,), now - 7300, now + 7300, "status 500"),
             KeySetStatus("new", "url", (), skipped=("key 1: too short",)),
         ),
         (),
@@ -81,7 +81,7 @@ async def test_trouble_and_what_is_gone_are_shown(tmp_path: Path) -> None:
             said = (await asyncio.to_thread(status, site)).output
 
     assert said.splitlines() == [
-        "issuer corp (url), refreshed 2h ago, next in 60s",
+        "issuer corp (url), refreshed 2h ago, next in 2h",
         "  trouble: status 500",
         "  previous  k\\x1b[2J  ES256  thumb  withdrawn 6m ago",
         "issuer new (url)",
