@@ -83,6 +83,19 @@ def principal_from(
         return Denial(Reason.CLAIM_INVALID, wrong.at)
 
 
+def unless_expired(principal: Principal | Denial, now: float) -> Principal | Denial:
+    """Return *principal*, unless its token has expired.
+
+    accept() asks this on every request. Authenticators ask it too, so that dead tokens
+    take no room among the verified ones.
+    """
+    if isinstance(principal, Principal) and now >= (
+        principal.expires_at + principal.leeway
+    ):
+        return Denial(Reason.TOKEN_EXPIRED)
+    return principal
+
+
 def _principal(
     claims: Claims,
     rules: IssuerRules,

@@ -9,6 +9,7 @@ Imports: gateway.model.
 
 from __future__ import annotations
 
+import base64
 from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
@@ -50,6 +51,12 @@ def fingerprints(
             None if client_id is None else _of_client("client", issuer_url, client_id)
         ),
     )
+
+
+def name_of_content(content: bytes) -> str:
+    """Return the id of a token that has none: the digest of its verified *content*."""
+    digest = sha256(content).digest()
+    return "sha256:" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 # Clients are few, and their tokens many.

@@ -185,8 +185,7 @@ def key_from_secret(secret: bytes, algorithm: str) -> VerificationKey:
         raise KeyRefused("a secret is of use with HS256, HS384 and HS512 only")
     if _is_public(secret):
         raise KeyRefused("a key document or a certificate, not a secret")
-    text = secret.strip().lower()
-    if text in _EXAMPLES or _repeats(text) or len(set(text)) < MIN_DIFFERENT:
+    if is_guessable(secret):
         raise KeyRefused("a secret that anybody could guess")
     if len(secret) < HMAC_BYTES[algorithm]:
         raise KeyRefused(
@@ -377,6 +376,12 @@ _EXAMPLES = frozenset(
         ),
     }
 )
+
+
+def is_guessable(secret: bytes) -> bool:
+    """Tell whether *secret* is out of a manual, or has next to nothing in it."""
+    text = secret.strip().lower()
+    return text in _EXAMPLES or _repeats(text) or len(set(text)) < MIN_DIFFERENT
 
 
 def _repeats(text: bytes) -> bool:

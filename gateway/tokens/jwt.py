@@ -6,14 +6,12 @@ Before that it chooses the issuer and nothing else. What a header says about whe
 are (`jku`, `jwk`, `x5u`, `x5c`, `x5t`) is not read at all (R41).
 
 Imports: gateway.model, gateway.tokens.claims, gateway.tokens.compact,
-gateway.tokens.jwks, gateway.tokens.strict_json, PyJWT.
+gateway.tokens.fingerprints, gateway.tokens.jwks, gateway.tokens.strict_json, PyJWT.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any
 
 from jwt.algorithms import Algorithm, get_default_algorithms
@@ -26,8 +24,14 @@ from gateway.model import (
     Steps,
     VerificationKey,
 )
-from gateway.tokens.claims import Claims, IssuerRules, principal_from
+from gateway.tokens.claims import (
+    Claims,
+    IssuerRules,
+    principal_from,
+    unless_expired,
+)
 from gateway.tokens.compact import Compact, split
+from gateway.tokens.fingerprints import name_of_content
 from gateway.tokens.jwks import ALGORITHMS, MAX_KEY_ID, KeyStore
 from gateway.tokens.strict_json import loads
 
@@ -98,7 +102,7 @@ class JwtAuthenticator:
         if rules is None:
             return Denial(Reason.ISSUER_UNTRUSTED)
 
-        kind = _type(parts.header)
+        kind = type_of(parts.header)
         if kind not in rules.token_types or kind in NEVER_ACCESS:
             return Denial(Reason.TYPE_FORBIDDEN, "typ")
 
@@ -122,15 +126,10 @@ class JwtAuthenticator:
             if wrong is not None:
                 return Denial(Reason.TYPE_FORBIDDEN, wrong)
         self._keys.used(rules.name, key)
-        digest = _digest(parts.signing_input)
-        principal = principal_from(claims, rules, now, digest, key)
-        if isinstance(principal, Principal) and now >= (
-            principal.expires_at + principal.leeway
-        ):
-            # accept() asks this on every request. It is asked here too, so that dead
-            # tokens take no room among the verified ones.
-            return Denial(Reason.TOKEN_EXPIRED)
-        return principal
+        # Header and payload, and not the signature: there are several for one content
+        # (R50).
+        name = name_of_content(parts.signing_input)
+        return unless_expired(principal_from(claims, rules, now, name, key), now)
 
 
 def verify(parts: Compact, key: VerificationKey) -> bool:
@@ -172,7 +171,7 @@ def _odd_header(header: Mapping[str, Any]) -> Denial | None:
     return None
 
 
-def _type(header: Mapping[str, Any]) -> str:
+def type_of(header: Mapping[str, Any]) -> str:
     """Return the token's type in canonical form (RFC 7515 section 4.1.9)."""
     return str(header.get("typ", "JWT")).lower().removeprefix("application/")
 
@@ -191,12 +190,3 @@ def other_use(claims: Claims) -> str | None:
     if "nonce" in claims and claims.get("typ") != "Bearer":
         return "nonce"
     return None
-
-
-def _digest(signing_input: bytes) -> str:
-    """Return the name of a token without an id: that of its verified content.
-
-    Header and payload, and not the signature: there are several for one content (R50).
-    """
-    digest = sha256(signing_input).digest()
-    return "sha256:" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
