@@ -41,6 +41,7 @@ ONLY_IN: dict[str, str] = {
     "cryptography": "tokens identity backend cli",
     "httptools": "proxy",
     "httpx2": "adapters cli",
+    "joserfc": "tokens",
     "jwt": "tokens identity backend cli",
     "pydantic": "config",
     "redis": "adapters",

@@ -1,8 +1,9 @@
-"""The compact form of a signed token, read strictly before any cryptography.
+"""The compact forms of a token, read strictly before any cryptography.
 
-RFC 7515 section 7.1: three segments of base64url. A token has exactly one spelling
-here: no padding, no white space, no other alphabet, no set bits behind the last byte
-(R42). PyJWT has changed its mind about these three times; nothing depends on it.
+RFC 7515 section 7.1: three segments of base64url for one that is signed; RFC 7516
+section 7.1: five for one that is encrypted. A token has exactly one spelling here: no
+padding, no white space, no other alphabet, no set bits behind the last byte (R42).
+PyJWT has changed its mind about these three times; nothing depends on it.
 
 Imports: gateway.tokens.strict_json.
 """
@@ -24,6 +25,11 @@ MAX_CHARACTERS = 64 * 1024
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+# Only the encrypted key may be empty, where the content's key is agreed upon.
+_ENCRYPTED = re.compile(
+    r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)\."
+    r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)"
+)
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 
 # Four characters are three bytes. A rest of one is no byte at all; a rest of two or
@@ -47,6 +53,16 @@ class Compact:
     signing_input: bytes = field(repr=False)  # header "." payload, as received
 
 
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """An encrypted token taken apart: its header, and how long the rest is in bytes."""
+
+    header: Mapping[str, Any]
+    encrypted_key: int
+    iv: int
+    tag: int
+
+
 def split(token: str) -> Compact | None:
     """Take *token* apart, or return None when it is not in strict compact form.
 
@@ -67,6 +83,22 @@ def split(token: str) -> Compact | None:
     if header is None or body is None or tail is None:
         return None
     return Compact(header, body, tail, raw[:end_of_payload])
+
+
+def split_encrypted(token: str) -> Encrypted | None:
+    """Take *token* apart, or return None when it is not in strict compact form."""
+    if len(token) > MAX_CHARACTERS:
+        return None
+    match = _ENCRYPTED.fullmatch(token)
+    if match is None:
+        return None
+    parts = [part.encode() for part in match.groups()]
+    header = _header(parts[0])
+    decoded = [_decode(part) for part in parts[1:]]
+    if header is None or None in decoded:
+        return None
+    encrypted_key, iv, _, tag = (len(each or b"") for each in decoded)
+    return Encrypted(header, encrypted_key, iv, tag)
 
 
 def _header(characters: bytes) -> Mapping[str, Any] | None:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.tokens.compact import MAX_CHARACTERS, Compact, base64url, split
+from gateway.tokens.compact import (
+    MAX_CHARACTERS,
+    Compact,
+    Encrypted,
+    base64url,
+    split,
+    split_encrypted,
+)
 from tests.tokens.make import b64
 
 HEAD = b64(b'{"alg":"ES256"}')
@@ -89,3 +96,46 @@ def test_every_byte_string_has_a_spelling(raw: bytes) -> None:
 def test_any_text_has_an_answer(text: str) -> None:
     """A token or None; never an exception."""
     assert split(text) is None or text.count(".") == 2
+
+
+# --- encrypted --------------------------------------------------------------------
+
+KEYED = b64(b'{"alg":"dir"}')
+
+
+def test_an_encrypted_token_is_taken_apart() -> None:
+    """RFC 7516 section 7.1: its header, and how long the rest is."""
+    assert split_encrypted(f"{KEYED}.AAAA.AAA.AA.AAAAAAAA") == Encrypted(
+        {"alg": "dir"}, 3, 2, 6
+    )
+    found = split_encrypted(f"{KEYED}..AAAA.AA.AAAA")
+    assert found is not None
+    assert found.encrypted_key == 0
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "....",
+        f"{KEYED}.AAAA.AAAA.AAAA",
+        f"{KEYED}.AAAA.AAAA.AAAA.AAAA.AAAA",
+        f".{KEYED}.AAAA.AAAA.AAAA",
+        f"{KEYED}...AAAA.AAAA",
+        f"{KEYED}..AAAA..AAAA",
+        f"{KEYED}..AAAA.AAAA.",
+        f"{KEYED}..AAAA.AAAA.AAAA=",
+        f"{KEYED}..AAAA.AAAA.AAAA\n",
+        f"{KEYED}..AAAA.AA+A.AAAA",
+        f"{KEYED}..AAAA.AAB.AAAA",
+        f"{KEYED}..AAB.AAAA.AAAA",
+        f"{KEYED}.AB.AAAA.AAAA.AAAA",
+        f"{KEYED}..AAAA.AAAA.AAAAA",
+        f"{b64(b'[]')}..AAAA.AAAA.AAAA",
+        f"{b64(b'{')}..AAAA.AAAA.AAAA",
+        f"{KEYED}..AAAA.{'A' * MAX_CHARACTERS}.AAAA",
+    ],
+)
+def test_an_encrypted_token_has_one_spelling_too(token: str) -> None:
+    """R42: the encrypted key may be empty, and nothing else."""
+    assert split_encrypted(token) is None
