@@ -35,15 +35,17 @@ from gateway.asgi.servers import SmallServer
 from gateway.asgi.tickets import TicketEndpoint
 from gateway.clock import Clock
 from gateway.config.load import Loaded, load
+from gateway.config.sealed import fernet_keys, jwe_keys
 from gateway.config.settings import (
     Address,
     Identity,
     Issuer,
     Server,
+    Settings,
     Upstream,
     UpstreamUrl,
 )
-from gateway.decision import Decider, Pending, finish
+from gateway.decision import Authenticator, Decider, Pending, finish
 from gateway.identity.keys import KeyRing, key_set_document, signing_key_from_pem
 from gateway.identity.signer import NOBODY, BoundRequest, Signed, Signer
 from gateway.model import (
@@ -82,7 +84,9 @@ from gateway.revocation.entries import RevocationList, entry_for
 from gateway.signals import Signals, unless
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
+from gateway.tokens.fernet import FernetAuthenticator
 from gateway.tokens.introspection import OpaqueAuthenticator, OpaqueRules
+from gateway.tokens.jwks import KeyStore
 from gateway.tokens.jwt import JwtAuthenticator
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus
 from gateway.tokens.tickets import (
@@ -148,7 +152,8 @@ class Engine:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         tickets: Likewise.
-        token_key: Of the log's names for tokens; None: one of its own.
+        token_key: Of the process: the log's names for tokens and ephemeral keys come
+            from it; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
     """
 
@@ -183,6 +188,7 @@ class Engine:
                 else RedisTickets(settings.store.url)
             )
         self.tickets = tickets
+        token_key = token_key or secrets.token_bytes(32)
         signing = tuple(each for each in settings.issuers.values() if each.signs)
         self.keys = JwksClient(
             signing,
@@ -194,7 +200,8 @@ class Engine:
         self.decider = Decider(
             policy,
             [
-                JwtAuthenticator(tuple(map(_rules, signing)), self.keys),
+                JwtAuthenticator(tuple(map(rules_of, signing)), self.keys),
+                *_sealed(settings, self.keys, token_key),
                 # The last one: what nobody else knows by its shape is opaque.
                 OpaqueAuthenticator(tuple(map(_opaque_rules, asked))),
             ],
@@ -215,7 +222,7 @@ class Engine:
                 name for identity in self._identities() for name in identity.headers
             ),
         )
-        self._token_names = TokenHash(token_key or secrets.token_bytes(32))
+        self._token_names = TokenHash(token_key)
 
     @property
     def generation(self) -> str:
@@ -465,7 +472,8 @@ class Worker:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         tickets: Likewise.
-        token_key: Of the log's names for tokens; None: one of its own.
+        token_key: Of the process: the log's names for tokens and ephemeral keys come
+            from it; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
 
     Raises:
@@ -864,7 +872,30 @@ def _own_endpoints(engine: Callable[[], Engine], server: Server) -> ASGIApp:
     return own_endpoints(server.own_prefix, lambda: engine().key_set(), tickets)
 
 
-def _rules(issuer: Issuer) -> IssuerRules:
+def _sealed(
+    settings: Settings, keys: KeyStore, token_key: bytes
+) -> Iterator[Authenticator]:
+    """Yield what verifies Fernet tokens and encrypted ones, where they are accepted."""
+    rules = {name: rules_of(each) for name, each in settings.issuers.items()}
+    fernet, jwe = settings.fernet, settings.jwe
+    if fernet is not None:
+        yield FernetAuthenticator(
+            rules["fernet"], fernet_keys(fernet), needs_session=fernet.needs_session
+        )
+    if jwe is not None:
+        # joserfc costs 50 ms to import: whoever has no [jwe] doesn't wait for it.
+        from gateway.tokens.jwe import JweAuthenticator  # noqa: PLC0415
+
+        inner = [rules[name] for name in jwe.nested]
+        yield JweAuthenticator(
+            jwe_keys(jwe, token_key),
+            rules.get("jwe"),
+            JwtAuthenticator(inner, keys) if inner else None,
+        )
+
+
+def rules_of(issuer: Issuer) -> IssuerRules:
+    """Return *issuer* as the authenticators take it."""
     return IssuerRules(
         name=issuer.name,
         issuer=issuer.issuer,
@@ -886,7 +917,7 @@ def _opaque_rules(issuer: Issuer) -> OpaqueRules:
     introspection = issuer.introspection
     assert introspection is not None, "it is one that is asked"
     return OpaqueRules(
-        _rules(issuer),
+        rules_of(issuer),
         cache=introspection.cache,
         prefix=introspection.prefix,
         needs_audience=introspection.audience_from == "token",

@@ -69,7 +69,7 @@ class Birth:
     loaded: Loaded
     sockets: Sequence[socket.socket]
     private: Path  # the directory for sockets to ourselves
-    token_key: bytes  # one for all, or a token would have a name in each log
+    token_key: bytes  # one for all, or a token would have a name, and a key, in each
     logs: Logs
     kept: Sequence[int] = ()  # further descriptors that stay open
 

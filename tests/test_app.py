@@ -25,9 +25,11 @@ from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.clock import Clock
 from gateway.config.load import load
+from gateway.config.sealed import jwe_keys
 from gateway.config.settings import Address
 from gateway.identity.keys import new_key_pem
 from gateway.model import (
+    Denial,
     Fingerprints,
     KeyNeeded,
     Permit,
@@ -38,6 +40,7 @@ from gateway.observe.metrics import NEEDS
 from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
 from tests.fakes import ALICE, bearer, head_of
+from tests.sealed import SealedSite
 from tests.site import POLICY, Site, raw, url
 
 ORDERS = "/api/orders/customers/c-1/orders"
@@ -124,6 +127,25 @@ async def test_endpoints_stand_in_for_one_another(tmp_path: Path) -> None:
             async with asyncio.timeout(5):
                 while len(one.requests) == seen:
                     assert await ask(5) == {200}
+
+
+def test_a_process_opens_what_it_sealed_itself(tmp_path: Path) -> None:
+    """Each worker has the same ephemeral key: it is told the secret of the process."""
+    site = SealedSite(tmp_path)
+    site.more = site.more.replace("file:dir.key", "ephemeral")
+    loaded = site.load()
+    assert loaded.settings.jwe is not None
+    token = site.jwe(by=jwe_keys(loaded.settings.jwe, b"s" * 32).keys[0])
+    head = head_of(FILE.encode(), bearer(token))
+
+    def outcome(secret: bytes | None) -> str:
+        engine = Engine(loaded, token_key=secret)
+        found = engine.decider.decide_now(head, engine.clock.wall())
+        return str(found) if isinstance(found, Denial) else type(found).__name__
+
+    assert outcome(b"s" * 32) == "Permit"
+    assert outcome(b"s" * 32) == "Permit"
+    assert outcome(b"t" * 32) == outcome(None) == "token.signature"
 
 
 async def test_of_a_query_only_allowed_names_are_logged(tmp_path: Path) -> None:

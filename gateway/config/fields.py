@@ -31,8 +31,6 @@ from gateway.config.settings import Address
 
 # What other versions know, or will: said in words instead of "unknown key".
 LATER = {
-    "fernet": "Fernet tokens",
-    "jwe": "encrypted tokens",
     "api_keys": "API keys",
     "api_key": "API keys",
     "client": "issuing tokens",

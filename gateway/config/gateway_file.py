@@ -313,6 +313,94 @@ class Issuer(Table):
     scope: IssuerScope = key("What the scope of its tokens grants.")
 
 
+class Derived(Table):
+    """A Fernet key that is made of a password: PBKDF2-HMAC-SHA256."""
+
+    password: Reference = key("The password: 12 characters or more.")
+    salt: Text = key("16 bytes or more, base64url; no secret.")
+    iterations: int = key(
+        "How often it is hashed; each start waits for that.",
+        600_000,
+        ge=600_000,
+        le=10_000_000,
+    )
+
+
+class Fernet(Table):
+    """Tokens that a shared key sealed. They are of the issuer "fernet"."""
+
+    issuer: Text = key("Its name in revocations; an `iss` in a token has to equal it.")
+    audience: list[Text] = key(
+        "A token is for us if its `aud` names one of these, or if it has none.",
+        min_length=1,
+    )
+    keys: list[Reference] = key(
+        'Its keys: "env:NAME", "file:/path", or "dir:/path" of *.key files, newest'
+        " first. The first seals, all open.",
+        [],
+        max_length=16,
+    )
+    derived: Derived | None = key(
+        "One more, made of a password; it comes after `keys`.", None
+    )
+    ttl: Annotated[Duration, between_times(1, 400 * 86400)] = key(
+        "How long after it was sealed a token ends; sooner if its `exp` says so."
+    )
+    leeway: Annotated[Duration, between_times(0, 60)] = key(
+        "By how much the clock of whoever seals may differ from ours.", "30s"
+    )
+    sid: Literal["optional", "required"] = key(
+        "Whether a token has to name its login session.", "optional"
+    )
+    token_id: Text = key(
+        "The claim that names a token; one without it is known by its digest.", "jti"
+    )
+    roles: IssuerRoles | None = key("Which roles its tokens carry; none without.", None)
+    scope: IssuerScope = key("What the scope of its tokens grants.")
+
+
+class JweKey(Table):
+    """A key, and the one pair of algorithms that it is used with."""
+
+    kid: Text | None = key("Its name in the header of a token.", None)
+    alg: Literal["dir", "A256KW", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A256KW"] = key(
+        "How the content's key is had."
+    )
+    enc: Literal["A256GCM", "A128CBC-HS256", "A256CBC-HS512"] = key(
+        "How the content is encrypted."
+    )
+    # Last: below it, `key` is this field.
+    key: Reference = key(
+        'Octets in base64url for dir and A256KW, else a private key in PEM; "ephemeral"'
+        " (dir): made when the process starts."
+    )
+
+
+class Jwe(Table):
+    """Encrypted tokens: what they say is in them directly, or is a signed token."""
+
+    keys: list[JweKey] = key(
+        "Its keys; the first seals, all open.", min_length=1, max_length=16
+    )
+    nested: list[Name] = key(
+        "The [issuer.x] whose signed tokens may stand in it; their rules count then.",
+        [],
+    )
+    issuer: Text | None = key(
+        'The `iss` of claims that stand in it directly, of the issuer "jwe"; without'
+        " it none may.",
+        None,
+    )
+    audience: list[Text] = key("As in [issuer.x]; required with `issuer`.", [])
+    leeway: Annotated[Duration, between_times(0, 60)] = key("As in [issuer.x].", "30s")
+    max_lifetime: Annotated[Duration, between_times(1, 400 * 86400)] = key(
+        "As in [issuer.x].", "24h"
+    )
+    token_id: Text = key("As in [issuer.x].", "jti")
+    roles: IssuerRoles | None = key("As in [issuer.x].", None)
+    scope: IssuerScope | None = key("As in [issuer.x]; required with `issuer`.", None)
+
+
 class Identity(Table):
     """What upstreams receive: a short-lived JWT in X-Gateway-Assertion."""
 
@@ -516,6 +604,8 @@ class Gateway(Table):
     store: Store = key("Where revocations are kept.", {})
     outage: Outage = key("What happens while the store is away.", {})
     issuer: dict[Name, Issuer] = key("Token issuers by name.", {})
+    fernet: Fernet | None = key('Fernet tokens, of the issuer "fernet".', None)
+    jwe: Jwe | None = key('Encrypted tokens, of the issuer "jwe" or nested.', None)
     identity: Identity | None = key(
         "What upstreams receive; required unless every route is public.", None
     )

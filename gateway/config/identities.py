@@ -88,7 +88,7 @@ def check_issuer_names(
 
     Args:
         identities: With the place of each.
-        issuers: The `iss` of each token issuer, by name.
+        issuers: The `iss` of each token issuer, by its section.
         found: Where problems go.
     """
     for at, identity in identities:
@@ -96,7 +96,7 @@ def check_issuer_names(
             if url == identity.issuer:
                 found.problem(
                     (*at, "issuer"),
-                    f"[issuer.{name}] has the same issuer: an assertion for an upstream"
+                    f"[{name}] has the same issuer: an assertion for an upstream"
                     " would pass for a token",
                 )
 

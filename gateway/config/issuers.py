@@ -63,7 +63,7 @@ def build_issuers(
         by_url.setdefault(table.issuer, name)
         types = _token_types(at, table, found)
         keys = _keys(at, table, found)
-        roles = _roles(at, table.roles, found)
+        roles = build_roles(at, table.roles, found)
         introspection = _introspection(name, table, found)
         if len(found.problems) > before or keys is None:
             continue
@@ -340,9 +340,10 @@ def _check_prefixes(tables: Mapping[str, written.Issuer], found: Findings) -> No
             )
 
 
-def _roles(
+def build_roles(
     at: KeyPath, table: written.IssuerRoles | None, found: Findings
 ) -> RoleMapping:
+    """Build the roles of the issuer whose section is at *at*."""
     if table is None:
         return RoleMapping()
     allow = frozenset(table.allow)

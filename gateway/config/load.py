@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from gateway.config import build
 from gateway.config.documents import (
@@ -24,12 +25,14 @@ from gateway.config.documents import (
     without,
 )
 from gateway.config.findings import Findings
-from gateway.config.gateway_file import Gateway
+from gateway.config.gateway_file import Fernet, Gateway, Jwe
+from gateway.config.gateway_file import Issuer as IssuerTable
 from gateway.config.identities import build_identity, check_issuer_names
 from gateway.config.issuers import build_issuers
 from gateway.config.policies import Policies, find, read_policies
 from gateway.config.problems import ConfigError, Hidden, error, line_of
 from gateway.config.references import resolve
+from gateway.config.sealed import build_fernet, build_jwe, check_names
 from gateway.config.settings import Identity, Issuer, Settings, Upstream, Weakening
 from gateway.config.upstreams import build_upstreams
 from gateway.config.validation import validate
@@ -108,12 +111,18 @@ def load(
         build.check_workers(server, store, found)
     build.check_outage(table.outage, found)
     issuers = build_issuers(table.issuer, found)
+    check_names(table, found)
+    fernet = build_fernet(table.fernet, found)
+    jwe = build_jwe(table.jwe, issuers, names.signers, found)
+    sealed = [each[1] for each in (fernet, jwe) if each is not None]
+    issuers = {**issuers, **{each.name: each for each in sealed if each is not None}}
     identity = None
     if table.identity is not None:
         identity = build_identity(table.identity, found)
     upstreams = build_upstreams(table.upstream, identity, found, now)
     identities = _identities(identity, upstreams)
-    urls = {name: issuer.issuer for name, issuer in table.issuer.items()}
+    urls = {f"issuer.{name}": each.issuer for name, each in table.issuer.items()}
+    urls |= {each.name: each.issuer for each in sealed if each is not None}
     check_issuer_names(identities, urls, found)
     headers = build.build_headers(
         table.headers, [each for _, each in identities], found
@@ -154,7 +163,7 @@ def load(
         probes=probes,
         admin=admin,
         store=store,
-        issuers=issuers,
+        issuers=MappingProxyType(issuers),
         identity=identity,
         headers=headers,
         upstreams=upstreams,
@@ -163,6 +172,8 @@ def load(
         weakenings=(*found.weakenings, *_weak_routes(policy, hidden)),
         accepted=tuple(accept.what for accept in table.check.accept),
         outage_revocation="deny",
+        fernet=None if fernet is None else fernet[0],
+        jwe=None if jwe is None else jwe[0],
     )
     accepted = []
     for index, accept in enumerate(table.check.accept):
@@ -185,6 +196,7 @@ class _Names:
     """What the files name, whether or not it is right."""
 
     issuers: frozenset[str]
+    signers: frozenset[str]  # of these, the [issuer.x]
     upstreams: frozenset[str]
     has_identity: bool
     broken: frozenset[KeyPath]  # sections with a problem of their own
@@ -219,8 +231,16 @@ def _read_table(env: Mapping[str, str], found: Findings) -> tuple[Gateway, _Name
         else frozenset()
         for kind in ("issuer", "upstream")
     }
+    said = resolved.data
+    sealed = {"fernet"} & said.keys()
+    if isinstance(said.get("jwe"), Mapping) and "issuer" in said["jwe"]:
+        sealed.add("jwe")
     names = _Names(
-        named["issuer"], named["upstream"], "identity" in resolved.data, sections
+        issuers=named["issuer"] | sealed,
+        signers=named["issuer"],
+        upstreams=named["upstream"],
+        has_identity="identity" in said,
+        broken=sections,
     )
     return again.model, names
 
@@ -268,15 +288,23 @@ def _check_reach(
                 )
                 break
     declared = {role.name for file in policies.files for role in file.roles}
-    for name, issuer in table.issuer.items():
-        if issuer.roles is None or {issuer.scope.user, issuer.scope.service} == {
-            "grant"
-        }:
+    tables: dict[KeyPath, IssuerTable | Fernet | Jwe] = {
+        ("issuer", name): issuer for name, issuer in table.issuer.items()
+    }
+    for name, section in (("fernet", table.fernet), ("jwe", table.jwe)):
+        if section is not None:
+            tables[(name,)] = section
+    for at, issuer in tables.items():
+        if (
+            issuer.roles is None
+            or issuer.scope is None
+            or {issuer.scope.user, issuer.scope.service} == {"grant"}
+        ):
             continue  # its roles count for nothing here
         for index, role in enumerate(issuer.roles.allow):
             if role not in declared:
                 found.problem(
-                    ("issuer", name, "roles", "allow", index),
+                    (*at, "roles", "allow", index),
                     f'no policy file has [roles."{role}"]: it would grant nothing',
                     did_you_mean(role, declared),
                 )

@@ -28,10 +28,19 @@ _SHORTEST = 8  # characters; a shorter bare word may be one of ours
 
 # Keys whose values don't belong into a report, however they are spelt.
 _SECRET_KEYS = frozenset({"secret", "client_secret", "pem", "token", "password"})
+# Where keys stand that seal: whatever is there is one, unless it says where they are.
+SEALING: frozenset[tuple[str | int, ...]] = frozenset(
+    {
+        ("fernet", "keys", "*"),
+        ("fernet", "derived", "password"),
+        ("jwe", "keys", "*", "key"),
+    }
+)
+_NO_KEY = re.compile("dir:.*|ephemeral", re.DOTALL)
 _PEM = "-----BEGIN "  # what stands behind it, if not a secret, is no help either
 _USER_INFO = re.compile(r"//[^/?#]*@")  # the password in a URL
 _SECRET_IN_BROKEN_LINE = re.compile(
-    r"(?i)(\b(?:\w*(?:secr|passw|pem|tok|url|proxy)\w*|key)[\"']?\s*=\s*)(.+)"
+    r"(?i)(\b(?:\w*(?:secr|passw|pem|tok|url|proxy)\w*|keys?)[\"']?\s*=\s*)(.+)"
 )
 
 
@@ -235,8 +244,15 @@ def is_secret(at: KeyPath, value: str) -> bool:
         return False
     if _PEM in value:
         return True
+    if pattern_of(at) in SEALING:
+        return _NO_KEY.fullmatch(value) is None
     keys: Collection[str] = [part for part in at if isinstance(part, str)]
     return not _SECRET_KEYS.isdisjoint(keys) or bool(_USER_INFO.search(value))
+
+
+def pattern_of(at: KeyPath) -> tuple[str | int, ...]:
+    """Return *at* with "*" for each index."""
+    return tuple("*" if isinstance(part, int) else part for part in at)
 
 
 def _printable(text: str, keep: str = "") -> str:

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.config.problems import is_secret
+from gateway.config.problems import SEALING, is_secret, pattern_of
 from gateway.policy.spec import KeyPath, Problem
 from gateway.policy.suggest import nearest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_SECRET = 64 * 1024  # bytes; a chain of certificates is a tenth of it
 
-# Values that are read from their file; "*" is the name of an issuer.
-_READ = {
+# Values that are read from their file; "*" is the name of an issuer, or an index.
+_READ = SEALING | {
     ("issuer", "*", "secret"),
     ("issuer", "*", "pem"),
     ("issuer", "*", "introspection", "client_secret"),
@@ -139,4 +139,4 @@ def resolve(
 def _pattern(at: KeyPath) -> tuple[str | int, ...]:
     if len(at) > 2 and at[0] == "issuer":  # noqa: PLR2004  (issuer, its name, a key)
         return ("issuer", "*", *at[2:])
-    return at
+    return pattern_of(at)

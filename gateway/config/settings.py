@@ -176,6 +176,33 @@ class Issuer(Quiet):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Fernet(Quiet):
+    """[fernet]. The max_lifetime of its issuer, "fernet", is its ttl."""
+
+    keys: tuple[str, ...]  # base64url of 32 bytes; the first seals
+    directory: str | None = None  # absolute; where further keys are put
+    needs_session: bool = False
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class JweKey(Quiet):
+    """One of [[jwe.keys]]."""
+
+    algorithm: str
+    encoding: str
+    key_id: str | None = None
+    material: bytes | None = None  # base64url or PEM; None: made when a process starts
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Jwe(Quiet):
+    """[jwe]: claims directly in it are those of the issuer "jwe", if there is one."""
+
+    keys: tuple[JweKey, ...]  # the first seals
+    nested: tuple[str, ...] = ()  # issuers whose signed tokens may stand in it
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Identity(Quiet):
     """[identity], or its override in [upstream.x.identity]."""
 
@@ -284,7 +311,7 @@ class Settings(Quiet):
     probes: Address | None
     admin: Admin | None
     store: Store
-    issuers: Mapping[str, Issuer]
+    issuers: Mapping[str, Issuer]  # those of [fernet] and [jwe] too
     identity: Identity | None
     headers: HeaderRules
     upstreams: Mapping[str, Upstream]
@@ -293,3 +320,5 @@ class Settings(Quiet):
     weakenings: tuple[Weakening, ...] = ()
     accepted: tuple[str, ...] = ()  # [[check.accept]] what
     outage_revocation: Literal["deny"] = "deny"
+    fernet: Fernet | None = None
+    jwe: Jwe | None = None

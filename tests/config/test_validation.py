@@ -64,10 +64,10 @@ def said(found: Validated[Any]) -> tuple[str, str, KeyPath]:
             ("check", "accept", 0, "x"),
         ),
         (
-            gateway(fernet={}),
-            'unknown key "fernet"',
-            "this version does not know Fernet tokens yet",
-            ("fernet",),
+            gateway(users={}),
+            'unknown key "users"',
+            "this version does not know issuing tokens yet",
+            ("users",),
         ),
         (
             policy(route=[{**ROUTE, "limit": {}}]),
