@@ -20,7 +20,8 @@ VERBS = {
     "check": "Say what is wrong, and what is weak, in the configuration.",
     "explain": "Say how a request would be decided, and why.",
     "revoke": "End a token, a login session, a subject's or a client's tokens.",
-    "keys": "Make keys.",
+    "keys": "Make keys, replace them, and see how all keys are.",
+    "token": "Make tokens.",
     "schema": "Print the JSON Schema of gateway.toml or of a policy file.",
     "health": "Ask a running gateway whether it is alive: exit code 0 or 1.",
 }

@@ -1,8 +1,9 @@
-"""gateway.cli.keys: keys that sign identity, and how all keys are."""
+"""gateway.cli.keys: keys that sign identity or seal tokens, and how all keys are."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import stat
 from pathlib import Path
 from unittest.mock import patch
@@ -10,6 +11,7 @@ from unittest.mock import patch
 import httpx2
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.fernet import Fernet
 from joserfc import jwk
 
 from bench.ports import free_port
@@ -17,7 +19,10 @@ from gateway.app import CLOCK, Gateway
 from gateway.cli import main
 from gateway.config.load import load as load_config
 from gateway.identity.keys import signing_key_from_pem
+from gateway.tokens.fernet import FernetKeys, read_key
+from gateway.tokens.jwe import ALGORITHMS, ENCODINGS, sealing_key
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus, load
+from tests.sealed import SealedSite
 from tests.site import Site, url
 
 
@@ -133,3 +138,142 @@ async def test_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
 
     assert outcome.exit_code == 1
     assert outcome.output == "refused: The admin token is asked for.\n"
+
+
+def call(*words: str, given: str = "") -> Result:
+    return CliRunner().invoke(main, ["keys", *words], input=given)
+
+
+def test_a_fernet_key_goes_where_it_is_used(tmp_path: Path) -> None:
+    """Into a directory, by its time; into a new file; or, if one asks, to stdout."""
+    outcome = call("generate", "--kind", "fernet", "--dir", str(tmp_path / "k"))
+    (file,) = (tmp_path / "k").glob("*.key")
+    assert outcome.output.strip() == str(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert read_key(file.read_text().strip())
+
+    named = tmp_path / "one.key"
+    outcome = call("generate", "--kind", "fernet", "--file", str(named))
+    assert outcome.output.strip() == str(named)
+    key = named.read_text().strip()
+    assert read_key(key)
+    outcome = call("generate", "--kind", "fernet", "--file", str(named))
+    assert outcome.exit_code == 1
+    assert "File exists" in outcome.output
+    assert named.read_text().strip() == key
+
+    outcome = call("generate", "--kind", "fernet", "--show")
+    assert read_key(outcome.output.strip())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("identity",),
+        ("identity", "--show"),
+        ("identity", "--dir", "d", "--file", "f"),
+        ("fernet",),
+        ("fernet", "--dir", "d", "--show"),
+        ("jwe",),
+        ("jwe", "--dir", "d"),
+        ("jwe", "--file", "f", "--show"),
+    ],
+)
+def test_a_key_goes_to_one_place(words: tuple[str, ...]) -> None:
+    """No key is printed because nothing else was said."""
+    outcome = call("generate", "--kind", *words)
+    assert outcome.exit_code == 2
+    assert "key goes into" in outcome.output or "exactly one of" in outcome.output
+
+
+@pytest.mark.parametrize("enc", ENCODINGS)
+@pytest.mark.parametrize("alg", ALGORITHMS)
+def test_a_jwe_key_is_one_for_its_pair(tmp_path: Path, alg: str, enc: str) -> None:
+    """As [[jwe.keys]] takes it."""
+    file = tmp_path / "key"
+    outcome = call(
+        *("generate", "--kind", "jwe", "--file", str(file), "--alg", alg, "--enc", enc)
+    )
+    assert outcome.output.strip() == str(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    key = sealing_key(alg, enc, None, file.read_bytes().rstrip())
+    assert key.open(key.seal(b"{}", {})) == b"{}"
+
+
+def in_a_directory(tmp_path: Path, *names: str) -> SealedSite:
+    """Return a site with the keys of [fernet] in files of these names."""
+    site = SealedSite(tmp_path)
+    site.more = site.more.replace('["file:new.key", "file:old.key"]', '["dir:fernet"]')
+    site.write()
+    (tmp_path / "fernet").mkdir()
+    for name in names:
+        file = tmp_path / "fernet" / f"{name}.key"
+        file.write_text(Fernet.generate_key().decode())
+        file.chmod(0o600)
+    return site
+
+
+def test_a_rotation_makes_a_key_and_says_which_may_go(tmp_path: Path) -> None:
+    """A key may go when all has ended that it sealed before there was a newer one."""
+    now = dt.datetime.now(dt.UTC)
+    stamp = "%Y%m%dT%H%M%SZ"
+    young, old = f"{now - dt.timedelta(minutes=5):{stamp}}", "20200101T000000Z"
+    site = in_a_directory(tmp_path, young, old, "0-by-hand")
+    config = str(site.config)
+
+    outcome = call("rotate", "--kind", "fernet", "-c", config)
+
+    assert outcome.exit_code == 0, outcome.output
+    made, first, second, third = outcome.output.splitlines()
+    directory = tmp_path / "fernet"
+    (new,) = set(directory.glob("*.key")) - {
+        directory / f"{name}.key" for name in (young, old, "0-by-hand")
+    }
+    assert made.startswith(f"made    {new}: ")
+    assert first.startswith(f"stays   {directory / young}.key: what it sealed ends by ")
+    assert second.startswith(f"stays   {directory / old}.key: ")
+    assert (
+        third == f"may go  {directory / '0-by-hand'}.key: all that it sealed has ended"
+    )
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+
+    keys = [each.read_text().strip() for each in sorted(directory.glob("*.key"))]
+    settings = load_config([site.config], env={}).settings.fernet
+    assert settings is not None
+    assert list(settings.keys) == keys[::-1]
+    assert not set(keys) & set(outcome.output.split())
+
+
+def test_tokens_are_sealed_anew_line_by_line(tmp_path: Path) -> None:
+    """With the newest key, and they stay the same tokens; a bad line stays empty."""
+    site = SealedSite(tmp_path)
+    site.write()
+    token = site.fernet("c-1", by="old.key")
+    words = ("rotate", "--kind", "fernet", "-c", str(site.config), "--token-stdin")
+
+    outcome = call(*words, given=f"{token}\r\nnone\n{token}\n")
+
+    assert outcome.exit_code == 1
+    assert outcome.stderr == "line 2: no key of [fernet] has sealed this\n"
+    one, none, two = outcome.stdout.split("\n")[:3]
+    assert not none
+    newest = FernetKeys([site.fernet_key("new.key")])
+    opened = FernetKeys([site.fernet_key("old.key")]).open(token)
+    assert newest.open(one) == newest.open(two) == opened
+    assert one != two
+    assert call(*words, given=token).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [(Site, "there is no [fernet]"), (SealedSite, "are in no directory")],
+)
+def test_without_a_directory_there_is_nowhere_to_put_a_key(
+    tmp_path: Path, site: type[Site], said: str
+) -> None:
+    """Then an operator puts it first in `keys`."""
+    made = site(tmp_path)
+    made.write()
+    outcome = call("rotate", "--kind", "fernet", "-c", str(made.config))
+    assert outcome.exit_code == 2
+    assert said in outcome.output
