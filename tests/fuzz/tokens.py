@@ -1,7 +1,8 @@
-"""Text into the readers of tokens: the compact form, strict JSON, a whole JWT.
+"""Text into the readers of tokens: the compact form, strict JSON, whole tokens.
 
 The first byte says which: the rest is a token; or JSON; or, between line feeds, a
-header and a payload that are signed with the right key; or changes to a good token.
+header and a payload that are signed with the right key; or changes to a good token; or
+a token that is sealed; or a header and a payload that are sealed with the right keys.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import json
 import math
 from typing import Any
 
+from gateway.decision import Authenticator
 from gateway.model import Denial, Principal, Reason
 from gateway.tokens.accept import accept
 from gateway.tokens.claims import IssuerRules
 from gateway.tokens.compact import split
+from gateway.tokens.fernet import FernetAuthenticator, FernetKeys
+from gateway.tokens.jwe import JweAuthenticator, SealingKeys, sealing_key
 from gateway.tokens.jwks import MAX_KEY_ID
 from gateway.tokens.jwt import JwtAuthenticator
 from gateway.tokens.strict_json import MAX_DEPTH, MAX_INTEGER, loads
@@ -61,11 +65,18 @@ RULES = IssuerRules(
     role_allow=frozenset({"customer", "support"}),
 )
 AUTHENTICATOR = JwtAuthenticator([RULES], _Keys())
+OCTETS = bytes(range(32))
+SEALS = sealing_key("dir", "A256GCM", None, make.b64(OCTETS).encode())
+FERNET = FernetKeys([make.b64(OCTETS) + "="])
+SEALED = (
+    JweAuthenticator(SealingKeys([SEALS]), RULES, AUTHENTICATOR),
+    FernetAuthenticator(RULES, FERNET),
+)
 
 
 def fuzz(data: bytes) -> None:
     """Read *data* as a token, and assert what holds for any bytes."""
-    kind, rest = (data[0] if data else 0) % 4, data[1:]
+    kind, rest = (data[0] if data else 0) % 6, data[1:]
     if kind == 0:
         token = rest.decode("latin-1")
         _compact(token)
@@ -79,12 +90,41 @@ def fuzz(data: bytes) -> None:
         found = _judge(token)
         if isinstance(found, Principal):
             _is_vouched_for(found, header, payload)
-    else:
+    elif kind == 3:
         _changed(rest)
+    elif kind == 4:
+        for each in SEALED:
+            assert isinstance(_judge(rest.decode("latin-1"), each), Denial)
+    else:
+        _sealed(rest)
 
 
-def _judge(token: str) -> Principal | Denial:
-    steps = AUTHENTICATOR.authenticate(token, NOW)
+def _sealed(rest: bytes) -> None:
+    """R43, R44: what is sealed is read no less strictly than what is signed."""
+    head, _, payload = rest.partition(b"\n")
+    found = _judge(make.encrypted(OCTETS, head, payload), SEALED[0])
+    if isinstance(found, Principal):
+        said = loads(head)
+        assert said is not None
+        assert (said["alg"], said["enc"]) == ("dir", "A256GCM")
+        assert not {"crit", "b64", "zip"} & set(said)
+        if "cty" in said:
+            plain = _judge(payload.decode("ascii"))
+            assert isinstance(plain, Principal)
+            assert plain.fingerprints == found.fingerprints
+        else:
+            assert dict(found.claims) == loads(payload)
+    found = _judge(FERNET.seal(payload, NOW), SEALED[1])
+    if isinstance(found, Principal):
+        claims = loads(payload)
+        assert claims is not None
+        assert found.subject == claims["sub"]
+        assert found.expires_at == min(claims["exp"], NOW + LIFETIME)
+        assert found.issued_at == NOW
+
+
+def _judge(token: str, by: Authenticator = AUTHENTICATOR) -> Principal | Denial:
+    steps = by.authenticate(token, NOW)
     try:
         next(steps)
         steps.send(None)  # nobody knows that key
@@ -210,6 +250,7 @@ def seeds() -> list[bytes]:
         {"roles": "customer"},
     ]
     signed = [json.dumps({**CLAIMS, **each}).encode() for each in changes]
+    sealing = b'{"alg": "dir", "enc": "A256GCM"}'
     return [
         b"\0" + GOOD.encode(),
         b"\0" + GOOD.encode() + b"=",
@@ -222,6 +263,14 @@ def seeds() -> list[bytes]:
         b"\3",
         b"\3\x00\x10A",
         b"\3\x01\x40A\x00\x10=",
+        b"\4gAAAAABhAAAA",
+        b"\4" + SEALS.seal(payload, {})[:-2].encode(),
+        b"\4" + FERNET.seal(payload, NOW)[:-4].encode(),
+        *(b"\5" + sealing + b"\n" + each for each in (payload, *odd, *signed)),
+        *(
+            b"\5" + sealing[:-1] + each + b"}\n" + GOOD.encode()
+            for each in (b', "cty": "JWT"', b', "zip": "DEF"', b', "crit": []')
+        ),
     ]
 
 
@@ -230,5 +279,6 @@ WORDS = (
     *(b'"alg"', b'"typ"', b'"kid"', b'"crit"', b'"b64"', b'"cty"', b'"HS256"', b"none"),
     *(b'"client_id"', b'"scope"', b'"azp"', b'"act"', b'"cnf"', b"null", b"true"),
     *(b"1790000600", b"1e999", b"-1", b"\\ud800", b"\\u0000", b"[", b"]", b"{", b"}"),
+    *(b'"enc"', b'"zip"', b'"epk"', b"gAAAA", b'"JWT"', b'"DEF"'),
     *(b".", b"=", b"==", b",", b":", ISSUER.encode(), AUDIENCE.encode(), b'"at+jwt"'),
 )
