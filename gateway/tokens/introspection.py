@@ -8,8 +8,8 @@ is told here what that means.
 A refresh token is active too. It has no `token_type`, since RFC 6749 gives it none;
 so that a token without one is no access token (R45).
 
-Imports: gateway.model, gateway.tokens.claims, gateway.tokens.jwt,
-gateway.tokens.strict_json, gateway.tokens.thumbprints.
+Imports: gateway.model, gateway.tokens.claims, gateway.tokens.fingerprints,
+gateway.tokens.jwt, gateway.tokens.strict_json.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from types import MappingProxyType
 
 from gateway.model import Denial, IntrospectionNeeded, Principal, Reason, Steps
 from gateway.tokens.claims import MAX_DATE, Claims, IssuerRules, principal_from
+from gateway.tokens.fingerprints import name_of_content
 from gateway.tokens.jwt import other_use
 from gateway.tokens.strict_json import loads
-from gateway.tokens.thumbprints import b64url
 
 MAX_ANSWER = 64 * 1024  # bytes; some servers list every group of a user
 LEAST_LIFE = 1.0  # seconds that an answer counts for a stream, if it is not kept
@@ -185,4 +184,4 @@ def _digest(claims: Claims) -> str:
     when = claims["iat"] if "iat" in claims else claims["exp"]
     parts = [claims.get(name) for name in ("iss", "sub", "client_id")]
     content = json.dumps([*parts, when], separators=(",", ":")).encode("ascii")
-    return "sha256:" + b64url(sha256(content).digest())
+    return name_of_content(content)
