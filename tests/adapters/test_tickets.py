@@ -102,32 +102,6 @@ def redis() -> Iterator[RedisServer]:
         yield started
 
 
-async def test_a_store_that_is_silent_is_an_outage_and_then_forgotten(
-    redis: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whoever waits fails together, and later answers meet nobody (I7)."""
-    tickets = RedisTickets(redis.url, deadline=0.3)
-    await tickets.keep(b"a", b"value", 30.0)
-    redis.pause()
-    try:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        found = await asyncio.gather(
-            *(tickets.take(b"x") for _ in range(20)), return_exceptions=True
-        )
-        assert all(isinstance(each, Unavailable) for each in found)
-        assert loop.time() - began < 2
-        with pytest.raises(Unavailable):
-            await tickets.take(b"x")
-    finally:
-        redis.resume()
-
-    assert await tickets.take(b"a") == b"value"
-    told = ["ticket store is away: TimeoutError", "ticket store is back"]
-    assert caplog.messages == told
-    await tickets.aclose()
-
-
 async def test_a_caller_who_leaves_takes_nobody_elses_answer(
     redis: RedisServer,
 ) -> None:
@@ -164,30 +138,6 @@ async def test_who_gives_up_in_time_loses_no_ticket(redis: RedisServer) -> None:
     assert await first is None
     assert await tickets.take(b"a") == b"value"
     await tickets.aclose()
-
-
-async def test_only_so_many_wait(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever comes after them is told at once, and closing tells the rest."""
-    monkeypatch.setattr(module, "MAX_WAITING", 2)
-    tickets = RedisTickets(redis.url, deadline=5.0)
-    loop = asyncio.get_running_loop()
-    redis.pause()
-    try:
-        waiting = [loop.create_task(tickets.take(b"x"))]
-        await asyncio.sleep(0.02)
-        waiting += [loop.create_task(tickets.take(b"x")) for _ in range(2)]
-        await asyncio.sleep(0)
-        began = loop.time()
-        with pytest.raises(Unavailable):
-            await tickets.take(b"x")
-        await tickets.aclose()
-        found = await asyncio.gather(*waiting, return_exceptions=True)
-        assert all(isinstance(each, Unavailable) for each in found)
-        assert loop.time() - began < 2
-    finally:
-        redis.resume()
 
 
 async def test_an_error_of_the_store_is_an_outage(redis: RedisServer) -> None:

@@ -1,0 +1,129 @@
+"""Questions to Redis 7 or Valkey, many of them in one exchange.
+
+Whatever is asked while an exchange is under way goes out together in the next one. The
+exchange is a task of its own, so that a caller who is cancelled leaves no answer behind
+for another (I7).
+
+Imports: gateway.adapters.redis_line, gateway.model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from gateway.adapters.redis_line import Call, Line, Reply, Script
+from gateway.model import Unavailable
+
+_LOG = logging.getLogger(__name__)
+
+MAX_WAITING = 1024  # questions; whoever comes after them fails at once
+MAX_CALLS = 64  # of them in one exchange: half a megabyte of tickets
+
+_Question = tuple[Call, asyncio.Future[Reply | None]]
+
+
+class Queue:
+    """Those who ask one store.
+
+    Args:
+        url: redis://, rediss:// or unix://, with the password in it.
+        store: Its name, of our own words.
+        deadline: Seconds from a question to its answer or Unavailable (R60).
+
+    Raises:
+        ValueError: *url* is none of these; the message does not quote it.
+    """
+
+    def __init__(self, url: str, store: str, *, deadline: float) -> None:
+        self._line = Line(url, connect_timeout=deadline)
+        self._store = store
+        self._deadline = deadline
+        self._waiting: deque[_Question] = deque()
+        # Not app.spawn: it lives no longer than somebody waits for it.
+        self._sender: asyncio.Task[None] | None = None
+        self._trouble = ""  # of the last exchange
+
+    async def ask(
+        self, script: Script, keys: tuple[bytes, ...], *args: bytes
+    ) -> list[Any]:
+        """Return what *script* returns, behind the number.
+
+        It may run twice, and a caller who leaves may leave it running.
+
+        Raises:
+            Unavailable: Within the deadline there was no answer.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable(self._store)
+        call = Call(script, keys, args)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Reply | None] = loop.create_future()
+        self._waiting.append((call, answer))
+        if self._sender is None:
+            self._sender = loop.create_task(self._send())
+        reply = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._deadline):
+                reply = await answer
+        if not isinstance(reply, list):
+            raise Unavailable(self._store)
+        return reply
+
+    async def aclose(self) -> None:
+        """Tell whoever waits that there will be no answer."""
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+        for _, answer in self._waiting:
+            if not answer.done():
+                answer.set_result(None)
+        self._waiting.clear()
+        await self._line.aclose()
+
+    async def _send(self) -> None:
+        """Serve whoever waits, one exchange after the other, until nobody does."""
+        try:
+            while self._waiting:
+                taken = [
+                    self._waiting.popleft()
+                    for _ in range(min(len(self._waiting), MAX_CALLS))
+                ]
+                # Whoever has given up is not to lose a ticket by it.
+                batch = [each for each in taken if not each[1].done()]
+                if batch:
+                    await self._exchange(batch)
+        finally:
+            self._sender = None
+
+    async def _exchange(self, batch: list[_Question]) -> None:
+        """Answer all of *batch*; the answer None is a failure."""
+        replies: Sequence[Reply | None] = [None] * len(batch)
+        is_good = False
+        try:
+            async with asyncio.timeout(self._deadline):
+                replies = await self._line.run([call for call, _ in batch])
+            # After an error reply, too, the connection goes: a store that has become a
+            # replica may by now be another one behind the same name.
+            is_good = all(isinstance(reply, list) for reply in replies)
+            self._tell("")
+        except Exception as error:  # noqa: BLE001  (a parser fed with anything at all)
+            # The class of an error and no more: its text may hold an address.
+            self._tell(type(error).__name__)
+        finally:
+            for (_, answer), reply in zip(batch, replies, strict=True):
+                if not answer.done():
+                    answer.set_result(reply)
+            if not is_good:
+                await self._line.drop()
+
+    def _tell(self, trouble: str) -> None:
+        """Log an outage once, and its end."""
+        if bool(trouble) is not bool(self._trouble):
+            say = f"is away: {trouble}" if trouble else "is back"
+            _LOG.warning("%s %s", self._store, say)
+        self._trouble = trouble
