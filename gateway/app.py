@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import itertools
 import logging
 import os
@@ -26,6 +27,7 @@ from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.adapters.redis_store import RedisRevocations
+from gateway.adapters.replays import MemoryReplays, RedisReplays, Replays
 from gateway.adapters.tickets import MemoryTickets, RedisTickets, Tickets
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.middleware import Guard
@@ -56,6 +58,7 @@ from gateway.model import (
     KeyNeeded,
     Need,
     Permit,
+    ReplayNeeded,
     RequestHead,
     RevocationNeeded,
     TicketNeeded,
@@ -82,11 +85,14 @@ from gateway.proxy.tls import Certificates
 from gateway.reload import Reloads, checks_of_life, read_again, worse
 from gateway.revocation.entries import RevocationList, entry_for
 from gateway.signals import Signals, unless
+from gateway.tokens.binding import Bindings
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
 from gateway.tokens.fernet import FernetAuthenticator
 from gateway.tokens.introspection import OpaqueAuthenticator, OpaqueRules
 from gateway.tokens.jwks import KeyStore
+from gateway.tokens.confirmation import BindingRules
+from gateway.tokens.dpop import Nonces, Proofs
 from gateway.tokens.jwt import JwtAuthenticator
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus
 from gateway.tokens.tickets import (
@@ -116,6 +122,7 @@ NEEDS: Mapping[type[Need], str] = {
     IntrospectionNeeded: "introspection",
     RevocationNeeded: "revocation",
     TicketNeeded: "ticket",
+    ReplayNeeded: "replay",
 }
 
 
@@ -152,6 +159,7 @@ class Engine:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         tickets: Likewise.
+        replays: Likewise.
         token_key: Of the process: the log's names for tokens and ephemeral keys come
             from it; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
@@ -164,6 +172,7 @@ class Engine:
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
         tickets: Tickets | None = None,
+        replays: Replays | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -188,6 +197,13 @@ class Engine:
                 else RedisTickets(settings.store.url)
             )
         self.tickets = tickets
+        if replays is None:
+            replays = (
+                MemoryReplays(clock)
+                if settings.store.is_memory
+                else RedisReplays(settings.store.url, clock)
+            )
+        self.replays = replays
         token_key = token_key or secrets.token_bytes(32)
         signing = tuple(each for each in settings.issuers.values() if each.signs)
         self.keys = JwksClient(
@@ -200,10 +216,14 @@ class Engine:
         self.decider = Decider(
             policy,
             [
-                JwtAuthenticator(tuple(map(rules_of, signing)), self.keys),
+                JwtAuthenticator(
+                    tuple(rules_of(each, settings) for each in signing), self.keys
+                ),
                 *_sealed(settings, self.keys, token_key),
                 # The last one: what nobody else knows by its shape is opaque.
-                OpaqueAuthenticator(tuple(map(_opaque_rules, asked))),
+                OpaqueAuthenticator(
+                    tuple(_opaque_rules(each, settings) for each in asked)
+                ),
             ],
             self.verified,
             self.store,
@@ -211,6 +231,7 @@ class Engine:
             hosts=settings.server.hosts,
             own_prefix=tuple(settings.server.own_prefix.strip("/").split("/")),
             max_token=settings.server.max_token,
+            bindings=_bindings(settings, token_key),
         )
         self._issuer_urls = {i.name: i.issuer for i in settings.issuers.values()}
         self._signers = self._make_signers()
@@ -233,6 +254,8 @@ class Engine:
         """Load the issuers' keys as far as they can be had, and keep them fresh."""
         await self.keys.start()
         self.background.spawn(self.keys.run())
+        if self.settings.dpop is not None:
+            self.background.spawn(self.replays.begin())
 
     async def aclose(self) -> None:
         """End background work, then close what it used."""
@@ -241,6 +264,7 @@ class Engine:
         await self.introspection.aclose()
         await self.store.aclose()
         await self.tickets.aclose()
+        await self.replays.aclose()
 
     async def answer(self, need: Need) -> Any:
         """Answer a Need of the main path.
@@ -267,6 +291,8 @@ class Engine:
             if kept is None:
                 return None
             return unseal(need.ticket, kept, need.request)
+        if isinstance(need, ReplayNeeded):
+            return await self.replays.use(need.proof, need.issued_at)
         return await self.store.check(need.principal)
 
     def measure(self) -> Iterator[Sample]:
@@ -472,6 +498,7 @@ class Worker:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         tickets: Likewise.
+        replays: Likewise.
         token_key: Of the process: the log's names for tokens and ephemeral keys come
             from it; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
@@ -488,6 +515,7 @@ class Worker:
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
         tickets: Tickets | None = None,
+        replays: Replays | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -497,6 +525,7 @@ class Worker:
             clock=clock,
             store=store,
             tickets=tickets,
+            replays=replays,
             token_key=token_key,
             metrics=metrics,
         )
@@ -770,6 +799,7 @@ class Gateway:
             clock=self._clock,
             store=memory.store if memory else None,
             tickets=memory.tickets if memory else None,
+            replays=memory.replays if memory else None,
             token_key=self._token_key,
             metrics=self.metrics,
         )
@@ -876,7 +906,7 @@ def _sealed(
     settings: Settings, keys: KeyStore, token_key: bytes
 ) -> Iterator[Authenticator]:
     """Yield what verifies Fernet tokens and encrypted ones, where they are accepted."""
-    rules = {name: rules_of(each) for name, each in settings.issuers.items()}
+    rules = {name: rules_of(each, settings) for name, each in settings.issuers.items()}
     fernet, jwe = settings.fernet, settings.jwe
     if fernet is not None:
         yield FernetAuthenticator(
@@ -894,8 +924,20 @@ def _sealed(
         )
 
 
-def rules_of(issuer: Issuer) -> IssuerRules:
-    """Return *issuer* as the authenticators take it."""
+def _bindings(settings: Settings, token_key: bytes) -> Bindings:
+    dpop, url = settings.dpop, settings.server.public_url
+    proofs = nonces = None
+    if dpop is not None and url is not None:
+        if dpop.nonce:
+            # All workers share what the names of tokens are made with.
+            own = hmac.digest(token_key, b"DPoP nonces", "sha256")
+            nonces = Nonces(dpop.nonce_key or own)
+        proofs = Proofs(url, dpop.algorithms, nonces)
+    return Bindings(settings.server.client_certificate, proofs)
+
+
+def rules_of(issuer: Issuer, settings: Settings) -> IssuerRules:
+    """Return *issuer*, one of *settings*, as the authenticators take it."""
     return IssuerRules(
         name=issuer.name,
         issuer=issuer.issuer,
@@ -910,14 +952,21 @@ def rules_of(issuer: Issuer) -> IssuerRules:
         role_allow=issuer.roles.allow,
         role_split=issuer.roles.split,
         scope_claim=issuer.scope.claim,
+        binding=BindingRules(
+            dpop=settings.dpop is not None,
+            address_claim=issuer.address_claim,
+            subnet_v4=issuer.subnet_v4,
+            subnet_v6=issuer.subnet_v6,
+            required=issuer.binding,
+        ),
     )
 
 
-def _opaque_rules(issuer: Issuer) -> OpaqueRules:
+def _opaque_rules(issuer: Issuer, settings: Settings) -> OpaqueRules:
     introspection = issuer.introspection
     assert introspection is not None, "it is one that is asked"
     return OpaqueRules(
-        rules_of(issuer),
+        rules_of(issuer, settings),
         cache=introspection.cache,
         prefix=introspection.prefix,
         needs_audience=introspection.audience_from == "token",

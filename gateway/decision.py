@@ -1,7 +1,8 @@
 """The main path: may this request pass?
 
     head -> host -> own path -> route (-> origin) -> credential -> principal
-         -> accepted here and now -> not revoked -> authorized -> Permit
+         -> accepted here and now -> bound to the client -> not revoked -> authorized
+         -> Permit
 
 Each step either hands the next one what it needs or ends the matter, and every
 `return` of a denial below is a place where a request can stop. There are no others.
@@ -15,7 +16,7 @@ Imports: gateway.model, gateway.policy, gateway.tokens, gateway.wire.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from gateway.model import (
@@ -30,6 +31,7 @@ from gateway.model import (
     Permit,
     Principal,
     Reason,
+    ReplayNeeded,
     RequestHead,
     RevocationNeeded,
     Route,
@@ -39,6 +41,7 @@ from gateway.model import (
 )
 from gateway.policy.policy import Policy
 from gateway.tokens.accept import accept
+from gateway.tokens.binding import Bindings
 from gateway.tokens.tickets import request_of
 from gateway.wire.credential import extract, without_ticket
 from gateway.wire.websocket import check_origin
@@ -101,6 +104,8 @@ class Decider:
         hosts: The Host values served, lower-case; empty for any valid one (R4).
         own_prefix: The segments of [server].own_prefix.
         max_token: bytes.
+        bindings: What proves that a token is presented by whom it is bound to; None:
+            our own TLS, and the client's address.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class Decider:
         hosts: frozenset[str] = frozenset(),
         own_prefix: tuple[str, ...] = ("auth",),
         max_token: int = 8 * 1024,
+        bindings: Bindings | None = None,
     ) -> None:
         self.policy = policy
         self._authenticators = tuple(authenticators)
@@ -124,6 +130,7 @@ class Decider:
         self._own = (own_prefix, WELL_KNOWN)
         self._own_first = frozenset(prefix[0] for prefix in self._own)
         self._max_token = max_token
+        self._bindings = bindings or Bindings()
 
     def steps(self, head: RequestHead, now: float) -> Steps[Permit | Denial]:
         """Decide *head* as of *now* (Unix seconds).
@@ -164,6 +171,9 @@ class Decider:
                 return Permit(
                     route, params, ANONYMOUS, 0, route.upstream, _sent(head, route)
                 )
+            if missing and route.binding is not None:
+                needed = self._bindings.algorithms(route)
+                credential = replace(credential, needed=needed)
             return _on(credential, route)
 
         principal = None
@@ -197,11 +207,28 @@ class Decider:
             if refused is not None:
                 return _on(refused, route, principal)
 
+            proof = None
+            if (
+                principal.binding is not None
+                or route.binding is not None
+                or credential.proof is not None
+            ):
+                proven = self._bindings.check(principal, route, credential, head, now)
+                if isinstance(proven, Denial):
+                    return _on(proven, route, principal)
+                proof = proven
+
             revoked = self._mirror.check_now(principal)
             if revoked is None:
                 revoked = yield RevocationNeeded(principal)
             if revoked is not False:
                 return Denial(Reason.TOKEN_REVOKED, route=route, principal=principal)
+
+            if proof is not None:
+                # After all that can be seen without writing anything down.
+                is_first = yield ReplayNeeded(proof.name, proof.issued_at)
+                if is_first is not True:
+                    return _on(Denial(Reason.DPOP_REPLAYED), route, principal)
 
             granted = self.policy.granted(principal)
             if route.rule is not None or granted & route.needed != route.needed:

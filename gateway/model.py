@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -22,6 +23,7 @@ white space around them."""
 
 PrincipalKind = Literal["user", "service", "api_key", "anonymous"]
 CredentialKind = Literal["bearer", "ticket"]
+BindingKind = Literal["ip", "mtls", "dpop"]
 Access = Literal["public", "authenticated", "optional", "require"]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -73,6 +75,14 @@ class Reason(enum.StrEnum):
     AUDIENCE_WRONG = "token.audience"
     ISSUER_NOT_ACCEPTED = "token.issuer_not_accepted"
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    # What the token is bound to; `at` names the kind, or which check has failed
+    BINDING_MISSING = "binding.missing"  # to nothing of what is asked for, or not shown
+    BINDING_WRONG = "binding.wrong"  # to another address or certificate
+    DPOP_MISSING = "dpop.missing"  # bound to a key, and there is no proof of it
+    DPOP_KEY = "dpop.key"  # bound to another key, or to none
+    DPOP_INVALID = "dpop.invalid"
+    DPOP_NONCE = "dpop.nonce"  # a proof without a nonce of ours, or with an old one
+    DPOP_REPLAYED = "dpop.replayed"
     # The permission
     PERMISSION_MISSING = "permission.missing"  # `at` names the first that is missing
     CONDITION_FAILED = "condition.failed"  # `at` names the condition
@@ -85,7 +95,9 @@ class Denial:
 
     reason: Reason
     at: str = ""  # what exactly: a claim, a permission, a condition; never a value
-    needed: tuple[str, ...] = ()  # methods for `Allow`, permissions for `scope=`
+    # Methods for `Allow`, permissions for `scope`; where a proof would help, the
+    # algorithms for `algs`, or the nonce for `DPoP-Nonce`.
+    needed: tuple[str, ...] = ()
     route: Route | None = None  # as far as it was known, for the log
     principal: Principal | None = None
 
@@ -158,6 +170,28 @@ class Credential:
 
     kind: CredentialKind
     token: str = field(repr=False)
+    # Of the scheme DPoP (RFC 9449 section 7.1): the field of that name, b"" where it
+    # is missing. None: of any other scheme.
+    proof: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a token is bound to: whoever presents it has to prove all of it."""
+
+    certificate: str | None = None  # x5t#S256 of the client's (RFC 8705 section 3.1)
+    key: str | None = None  # jkt: the thumbprint of a key (RFC 9449 section 6.1)
+    networks: tuple[IPv4Network | IPv6Network, ...] | None = None  # IPv4-mapped is IPv4
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Name what is bound, as `binding` of a route does."""
+        bound = (
+            ("ip", self.networks),
+            ("mtls", self.certificate),
+            ("dpop", self.key),
+        )
+        return frozenset(kind for kind, to in bound if to is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +235,7 @@ class Principal:
     fingerprints: Fingerprints | None = None
     key: VerificationKey | None = field(default=None, repr=False)  # has verified it
     known_for: float | None = None  # seconds from then; None: until it expires
+    binding: Binding | None = None  # None: whoever bears the token may use it
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +309,18 @@ class TicketNeeded:
     request: bytes
 
 
-Need = KeyNeeded | IntrospectionNeeded | RevocationNeeded | TicketNeeded
+@dataclass(frozen=True, slots=True)
+class ReplayNeeded:
+    """Answered with a bool: this DPoP proof has not been used before.
+
+    To ask is to use it.
+    """
+
+    proof: bytes  # a digest of whose it is, and of its `jti`
+    issued_at: float  # Unix seconds, as it says
+
+
+Need = KeyNeeded | IntrospectionNeeded | RevocationNeeded | TicketNeeded | ReplayNeeded
 T = TypeVar("T")
 Steps = Generator[Need, Any, T]
 """A computation that yields what it needs to be told, and returns a T."""
@@ -314,6 +360,7 @@ class Route:
     issuers: frozenset[str] = frozenset()  # names of the issuers whose tokens count
     audience: frozenset[str] | None = None  # None: what its issuer's section says
     credentials: frozenset[str] = frozenset({"bearer"})
+    binding: frozenset[str] | None = None  # to any of these; None: to nothing, or any
     strip: int = 0  # leading segments of the path to leave out before sending
     escapes: frozenset[str] = frozenset()  # of "%2F ...": what its path may hold
     max_body: int | None = None  # bytes; None: the server's

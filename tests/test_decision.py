@@ -12,6 +12,7 @@ from gateway.decision import OWN, Pending, finish
 from gateway.model import (
     ANONYMOUS,
     SELF,
+    Binding,
     Case,
     Credential,
     Denial,
@@ -19,6 +20,7 @@ from gateway.model import (
     Permit,
     Principal,
     Reason,
+    ReplayNeeded,
     RequestHead,
     RevocationNeeded,
     Route,
@@ -27,7 +29,11 @@ from gateway.model import (
     TicketNeeded,
     Unavailable,
 )
+from gateway.tokens.binding import Bindings
+from gateway.tokens.dpop import Proofs
 from tests.fakes import ALICE, ORDERS, READ, Staff, bearer, head_of
+from tests.tokens import make
+from tests.tokens.proofs import jkt_of, proof_of
 
 NOW = 1_000.0  # Unix seconds
 GOOD = bearer("good")
@@ -536,3 +542,131 @@ def test_a_subprotocol_is_a_credential_where_websockets_are(
     else:
         assert isinstance(outcome, Denial)
         assert outcome.reason is Reason.CREDENTIAL_MISSING
+
+
+# Bound tokens
+
+KEY = make.key("ES256", "client")
+BOUND = replace(ALICE, binding=Binding(key=jkt_of(KEY)))
+BY_PROOF = Bindings(proofs=Proofs("https://api.example"))
+ALGORITHMS = ("ES256", "EdDSA", "PS256", "RS256")
+
+
+def proving(key: make.Key = KEY) -> RequestHead:
+    """Return a request with a token and a proof."""
+    uri = "https://api.example/orders/7"
+    proof = proof_of(key, "good", "GET", uri, NOW).encode()
+    return head_of(b"/orders/7", (b"authorization", b"DPoP good"), (b"dpop", proof))
+
+
+class Recorder(Staff):
+    """A staff that knows which proofs were used."""
+
+    is_first: object = True
+
+    async def answer(self, need: Need) -> Any:
+        if not isinstance(need, ReplayNeeded):
+            return await super().answer(need)
+        self.asked.append("replays")
+        assert need.issued_at == NOW
+        if isinstance(self.is_first, Unavailable):
+            raise self.is_first
+        return self.is_first
+
+
+async def prove(staff: Staff, head: RequestHead | None = None) -> Permit | Denial:
+    decider = staff.decider(bindings=BY_PROOF)
+    return await decider.decide(head or proving(), NOW, staff.answer)
+
+
+async def test_a_proof_is_used_up_after_all_that_can_be_seen_without() -> None:
+    """And before any permission; for a known token as for a new one."""
+    staff = Recorder(BOUND, mirror=None)
+
+    first = await prove(staff)
+    second = await prove(staff)
+
+    assert isinstance(first, Permit)
+    assert isinstance(second, Permit)
+    steps = ["mirror", "store", "replays", "granted"]
+    assert staff.asked == ["match", "authenticate", *steps, "match", *steps]
+
+
+@pytest.mark.parametrize("is_first", [False, None, 1, "yes"])
+async def test_only_a_proof_that_is_new_passes(is_first: object) -> None:
+    """Whatever else the answer is, it is not yes."""
+    staff = Recorder(BOUND)
+    staff.is_first = is_first
+
+    outcome = await prove(staff)
+
+    assert outcome == Denial(Reason.DPOP_REPLAYED, route=ORDERS, principal=BOUND)
+    assert staff.asked[-1] == "replays"
+
+
+async def test_who_keeps_used_proofs_may_be_away() -> None:
+    """An outage, and never a yes (R61)."""
+    staff = Recorder(BOUND)
+    staff.is_first = Unavailable("replay list")
+
+    with pytest.raises(Unavailable) as outage:
+        await prove(staff)
+
+    assert (outage.value.route, outage.value.principal) == (ORDERS, BOUND)
+
+
+@pytest.mark.parametrize(
+    ("staff", "head", "reason", "last"),
+    [
+        (Recorder(BOUND), head_of(b"/orders/7", GOOD), Reason.DPOP_MISSING, None),
+        (Recorder(BOUND), proving(make.key("ES256", "x")), Reason.DPOP_KEY, None),
+        (Recorder(ALICE), proving(), Reason.DPOP_KEY, None),
+        (Recorder(BOUND, mirror=True), proving(), Reason.TOKEN_REVOKED, "mirror"),
+        (
+            Recorder(replace(BOUND, expires_at=999.0)),
+            proving(),
+            Reason.TOKEN_EXPIRED,
+            None,
+        ),
+        (
+            Recorder(BOUND, granted_bits=0),
+            proving(),
+            Reason.PERMISSION_MISSING,
+            "authorize",
+        ),
+    ],
+)
+async def test_a_bound_token_that_is_not_proven_goes_no_further(
+    staff: Recorder, head: RequestHead, reason: Reason, last: str | None
+) -> None:
+    """Nor does a proven one that is not good; nothing is written down for either."""
+    outcome = await prove(staff, head)
+
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is reason
+    assert staff.asked[-1] == (last or "authenticate")
+    assert ("replays" in staff.asked) is (last == "authorize")
+
+
+async def test_a_route_asks_for_a_bound_token_of_everybody() -> None:
+    """Who presents nothing is told what a proof may be signed with."""
+    asking = replace(ORDERS, binding=frozenset({"dpop"}))
+    for staff, head, reason in (
+        (Recorder(route=asking), head_of(), Reason.CREDENTIAL_MISSING),
+        (Recorder(route=asking), head_of(b"/", GOOD), Reason.BINDING_MISSING),
+    ):
+        outcome = await prove(staff, head)
+        assert isinstance(outcome, Denial)
+        assert (outcome.reason, outcome.needed) == (reason, ALGORITHMS)
+        assert outcome.route is asking
+    assert isinstance(await prove(Recorder(BOUND, route=asking)), Permit)
+
+
+async def test_a_ticket_proves_no_key() -> None:
+    """It stands for the token alone."""
+    clerk = Clerk(BOUND, route=BY_TICKET)
+
+    outcome = await redeem(clerk)
+
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is Reason.DPOP_MISSING

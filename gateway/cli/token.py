@@ -144,7 +144,7 @@ def _mint(
     """
     settings = loaded.settings
     issuer = settings.issuers[name]
-    rules = rules_of(issuer)
+    rules = rules_of(issuer, settings)
     for each in set(order.audience) - issuer.audience:
         if not any(each in (route.audience or ()) for route in loaded.policy.routes):
             raise ValueError(f"neither {name} nor a route has the audience {each}")

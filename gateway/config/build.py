@@ -58,6 +58,7 @@ def build_server(
     return Server(
         listen=listen,
         public_url=table.public_url,
+        client_certificate=table.client_certificate,
         hosts=frozenset(table.hosts),
         own_prefix=table.own_prefix,
         trusted_proxies=tuple(table.trusted_proxies),

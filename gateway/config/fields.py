@@ -45,7 +45,6 @@ LATER = {
     "limit": "rate limits",
     "cors": "CORS",
     "step_up": "step-up authentication",
-    "binding": "bound tokens",
     "conflict": "separation of duties",
     "max_staleness": 'revocation = "allow-stale"',
 }
@@ -149,6 +148,18 @@ Algorithm = Literal[
     "HS384",
     "HS512",
 ]
+ProofAlgorithm = Literal[
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
 ScopeChoice = Literal["limit", "grant", "ignore"]
 
 
@@ -170,6 +181,16 @@ class Or:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {"anyOf": [*self.short, handler(schema)]}
+
+
+BindingList = Annotated[
+    list[Literal["ip", "mtls", "dpop"]],
+    Field(min_length=1),
+    Or(
+        lambda said: [said] if isinstance(said, str) else said,
+        {"enum": ["ip", "mtls", "dpop"]},
+    ),
+]
 
 
 class Table(BaseModel):

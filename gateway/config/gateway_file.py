@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, WithJsonSchema
 from gateway.config import syntax
 from gateway.config.fields import (
     Algorithm,
+    BindingList,
     Duration,
     DurationOrNone,
     HeaderName,
@@ -26,6 +27,7 @@ from gateway.config.fields import (
     Network,
     Or,
     Origin,
+    ProofAlgorithm,
     Reference,
     ScopeChoice,
     Size,
@@ -89,6 +91,12 @@ class Server(Table):
         "With the services' hosts, the Host fields that are served; others are 421."
         " Neither set: any valid Host.",
         [],
+    )
+    client_certificate: Literal["tls", "client-cert", "xfcc", "xfcc-last"] = key(
+        "Who tells what certificate a client has shown: our own TLS, or a field of a"
+        " trusted proxy: Client-Cert (RFC 9440), X-Forwarded-Client-Cert with one"
+        " element, or its last one.",
+        "tls",
     )
     own_prefix: Annotated[str, checked(syntax.own_prefix)] = key(
         "The path of the gateway's own endpoints; no route may overlap it.", "/auth"
@@ -185,6 +193,22 @@ class Store(Table):
     )
 
 
+class Dpop(Table):
+    """Proofs of the key that a token is bound to (RFC 9449)."""
+
+    algorithms: list[ProofAlgorithm] = key(
+        "What proofs may be signed with.",
+        ["ES256", "EdDSA", "PS256", "RS256"],
+        min_length=1,
+    )
+    nonce: bool = key("Ask for a nonce of ours in each proof.", default=False)
+    nonce_key: Reference | None = key(
+        "What nonces are made with: 32 bytes or more, the same on every instance."
+        " Without it, each start has its own.",
+        None,
+    )
+
+
 class Outage(Table):
     """What happens while the store is away: one line for each use."""
 
@@ -264,6 +288,13 @@ class Introspection(Table):
     )
 
 
+class Subnet(Table):
+    """How much of a single address counts."""
+
+    v4: int = key("Bits of an IPv4 address.", 32, ge=8, le=32)
+    v6: int = key("Bits of an IPv6 address.", 64, ge=32, le=128)
+
+
 class Issuer(Table):
     """Who may mint tokens for us: one of jwks, pem and secret, or introspection."""
 
@@ -311,6 +342,14 @@ class Issuer(Table):
         "Asks it about opaque tokens; none are taken without.", None
     )
     scope: IssuerScope = key("What the scope of its tokens grants.")
+    address_claim: Text | None = key(
+        "The claim that names the addresses or networks its token may be used from.",
+        None,
+    )
+    subnet: Subnet = key("How much of a single address there counts.", {})
+    binding: BindingList | None = key(
+        "Its tokens count only if they are bound to one of these.", None
+    )
 
 
 class Derived(Table):
@@ -602,6 +641,7 @@ class Gateway(Table):
     probes: Probes | None = key("Health and metrics.", None)
     admin: Admin = key("The admin port.", {})
     store: Store = key("Where revocations are kept.", {})
+    dpop: Dpop | None = key("Proofs of the key that a token is bound to.", None)
     outage: Outage = key("What happens while the store is away.", {})
     issuer: dict[Name, Issuer] = key("Token issuers by name.", {})
     fernet: Fernet | None = key('Fernet tokens, of the issuer "fernet".', None)

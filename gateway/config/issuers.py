@@ -82,6 +82,10 @@ def build_issuers(
             roles=roles,
             scope=ScopeRule(table.scope.claim, table.scope.user, table.scope.service),
             introspection=introspection,
+            address_claim=table.address_claim or "",
+            subnet_v4=table.subnet.v4,
+            subnet_v6=table.subnet.v6,
+            binding=None if table.binding is None else frozenset(table.binding),
         )
     _check_prefixes(tables, found)
     return MappingProxyType(issuers)

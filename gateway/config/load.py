@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gateway.config import build
+from gateway.config.bindings import build_dpop, check_bindings, check_certificates
 from gateway.config.documents import (
     Document,
     SyntaxProblem,
@@ -106,6 +107,10 @@ def load(
     admin = build.build_admin(table.admin, found)
     if names.broken.isdisjoint({("server",), ("probes",), ("admin",)}):
         build.check_listeners(server, probes, admin, found)
+    dpop = None
+    if names.broken.isdisjoint({("server",), ("dpop",)}):
+        dpop = build_dpop(table.dpop, server, found)
+        check_certificates(server, found)
     store = build.build_store(table.store, found)
     if names.broken.isdisjoint({("server",), ("store",)}):
         build.check_workers(server, store, found)
@@ -151,6 +156,8 @@ def load(
     policy = None
     if policies.is_whole and is_complete:
         _check_reach(policies, table, names, found)
+        if names.broken.isdisjoint({("server",), ("dpop",)}):
+            check_bindings(policies.files, issuers, server, dpop, found)
         policy = _compile(policies, issuers, names, server.own_prefix, found)
     hidden = found.hidden
     if policy is None or found.problems or policies.broken:
@@ -167,6 +174,7 @@ def load(
         identity=identity,
         headers=headers,
         upstreams=upstreams,
+        dpop=dpop,
         log_access=table.log.access,
         log_query=query,
         weakenings=(*found.weakenings, *_weak_routes(policy, hidden)),

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from gateway.config.fields import Host, Or, Size, Table, Text, between_sizes, key
+from gateway.config.fields import (
+    BindingList,
+    Host,
+    Or,
+    Size,
+    Table,
+    Text,
+    between_sizes,
+    key,
+)
 
 
 class Service(Table):
@@ -29,6 +38,9 @@ class Service(Table):
     )
     credentials: list[Literal["bearer", "ticket"]] = key(
         "The kinds of credential that count.", ["bearer"], min_length=1
+    )
+    binding: BindingList | None = key(
+        "Its tokens count only if they are bound to one of these.", None
     )
     read: Text | None = key(
         "The permission for GET and HEAD of paths that no route names.", None
@@ -154,6 +166,7 @@ class Route(Table):
     credentials: list[Literal["bearer", "ticket"]] | None = key(
         "As in [service], for this route.", None, min_length=1
     )
+    binding: BindingList | None = key("As in [service], for this route.", None)
     max_body: Size | None = key("As in [server], for this route; larger too.", None)
     max_in_flight: int | None = key(
         "Requests in flight at a time; more is 503. Without it, as many as its"

@@ -27,7 +27,9 @@ _WIDEST = 120  # characters of a source line that are shown
 _SHORTEST = 8  # characters; a shorter bare word may be one of ours
 
 # Keys whose values don't belong into a report, however they are spelt.
-_SECRET_KEYS = frozenset({"secret", "client_secret", "pem", "token", "password"})
+_SECRET_KEYS = frozenset(
+    {"secret", "client_secret", "pem", "token", "password", "nonce_key"}
+)
 # Where keys stand that seal: whatever is there is one, unless it says where they are.
 SEALING: frozenset[tuple[str | int, ...]] = frozenset(
     {

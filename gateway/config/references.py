@@ -30,6 +30,7 @@ _READ = SEALING | {
     ("issuer", "*", "pem"),
     ("issuer", "*", "introspection", "client_secret"),
     ("admin", "token"),
+    ("dpop", "nonce_key"),
     ("store", "url"),
 }
 # Of these, the ones that are no secret, so that anybody may read their file.

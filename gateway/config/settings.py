@@ -62,6 +62,8 @@ class Server(Quiet):
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
     public_url: str | None = None
+    # Who tells what certificate a client has shown.
+    client_certificate: Literal["tls", "client-cert", "xfcc", "xfcc-last"] = "tls"
     hosts: frozenset[str] = frozenset()  # lower-case; with the services' hosts
     own_prefix: str = "/auth"
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -99,6 +101,15 @@ class Store(Quiet):
     @property
     def is_memory(self) -> bool:
         return self.url == "memory"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Dpop(Quiet):
+    """[dpop]: proofs of the key that a token is bound to (RFC 9449)."""
+
+    algorithms: frozenset[str]
+    nonce: bool = False
+    nonce_key: bytes | None = None  # None: one of each start
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -168,6 +179,10 @@ class Issuer(Quiet):
     roles: RoleMapping = RoleMapping()
     scope: ScopeRule = ScopeRule()
     introspection: Introspection | None = None  # None: it is not asked about tokens
+    address_claim: str = ""  # names the addresses its token is bound to; "": none does
+    subnet_v4: int = 32  # bits that count of a single address
+    subnet_v6: int = 64
+    binding: frozenset[str] | None = None  # its tokens are bound to one of these
 
     @property
     def signs(self) -> bool:
@@ -315,6 +330,7 @@ class Settings(Quiet):
     identity: Identity | None
     headers: HeaderRules
     upstreams: Mapping[str, Upstream]
+    dpop: Dpop | None = None  # None: no public_url, and tokens bound to a key are none
     log_access: bool = True
     log_query: frozenset[str] = frozenset()  # query names the access log may show
     weakenings: tuple[Weakening, ...] = ()

@@ -19,6 +19,7 @@ from gateway.policy.policy import Listing, Policy
 from gateway.policy.routes import (
     Compiled,
     Service,
+    check_binding,
     check_kinds,
     compile_defaults,
     compile_route,
@@ -140,6 +141,7 @@ def _service(
             what = f'"{host}" is not a host: a name, without port and wildcard'
             wrong("hosts", what, value=host)
     check_kinds(spec.credentials, lambda *said: wrong("credentials", *said))
+    check_binding(spec.binding, lambda *said: wrong("binding", *said))
     if spec.audience is not None and not spec.audience:
         wrong("audience", "an empty audience lets nobody pass")
     if spec.credentials_to_upstream not in {None, "strip", "pass"}:

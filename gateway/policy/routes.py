@@ -17,8 +17,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
-from gateway.model import Access, Route, Sockets
+from gateway.model import Access, BindingKind, Route, Sockets
 from gateway.policy.permissions import Vocabulary
 from gateway.policy.policy import Listing
 from gateway.policy.require import Reading
@@ -46,6 +47,7 @@ METHODS = frozenset(f"{_COMMON} {_RARE} {_RARER} UNSUBSCRIBE".split())
 
 ESCAPES = frozenset({"%2F", "%5C", "%23", "%3F", "%25"})
 CREDENTIALS = frozenset({"bearer", "ticket"})
+BINDINGS = frozenset(get_args(BindingKind))
 READING = frozenset({"GET", "HEAD"})
 
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
@@ -121,6 +123,9 @@ def compile_route(
             what = f'"{escape}" is not an escape that could be allowed'
             wrong("allow_encoded", what, hint, escape, index)
     check_kinds(spec.credentials, lambda *a: wrong("credentials", *a))
+    check_binding(spec.binding, lambda *a: wrong("binding", *a))
+    if spec.binding is not None and spec.access == "public":
+        wrong("binding", "a public route looks at no token")
     if spec.audience is not None and not spec.audience:
         wrong("audience", "an empty audience lets nobody pass")
     if spec.credentials_to_upstream not in {None, "strip", "pass"}:
@@ -181,6 +186,7 @@ def compile_route(
         issuers=frozenset(service.issuers),
         audience=None if audience is None else frozenset(audience),
         credentials=frozenset(kinds),
+        binding=_binding(spec.binding or service.spec.binding),
         strip=service.strip,
         escapes=frozenset(spec.allow_encoded),
         max_body=spec.max_body,
@@ -292,6 +298,7 @@ def compile_defaults(
             issuers=frozenset(service.issuers),
             audience=None if spec.audience is None else frozenset(spec.audience),
             credentials=frozenset(spec.credentials),
+            binding=_binding(spec.binding),
             strip=service.strip,
             pass_credentials=spec.credentials_to_upstream == "pass",
             place=line(file, at),
@@ -330,6 +337,25 @@ def check_kinds(
             wrong(f'unknown credential kind "{kind}"', hint, kind)
     if set(kinds) == {"ticket"}:
         wrong("a ticket stands for another kind, which has to count too", "", "ticket")
+
+
+def check_binding(
+    kinds: Iterable[str] | None, wrong: Callable[[str, str, str], None]
+) -> None:
+    """Report what is wrong with what tokens are to be bound to."""
+    if kinds is None:
+        return
+    kinds = tuple(kinds)
+    if not kinds:
+        wrong("an empty list lets nobody pass", "", "")
+    for kind in kinds:
+        if kind not in BINDINGS:
+            hint = did_you_mean(kind, BINDINGS)
+            wrong(f'nothing is bound to "{kind}"', hint, kind)
+
+
+def _binding(kinds: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if kinds is None else frozenset(kinds)
 
 
 def _check_methods(methods: Sequence[str], wrong: Callable[..., None]) -> None:

@@ -59,6 +59,7 @@ class RouteSpec:
     owner: OwnerSpec | None = None
     audience: tuple[str, ...] | None = None
     credentials: tuple[str, ...] | None = None
+    binding: tuple[str, ...] | None = None  # of "ip", "mtls", "dpop": any of these
     max_body: int | None = None  # bytes
     max_in_flight: int | None = None  # requests
     allow_encoded: tuple[str, ...] = ()
@@ -91,6 +92,7 @@ class ServiceSpec:
     strip_prefix: bool = False
     issuers: tuple[str, ...] | None = None
     credentials: tuple[str, ...] = ("bearer",)
+    binding: tuple[str, ...] | None = None
     read: str | None = None
     write: str | None = None
     audience: tuple[str, ...] | None = None

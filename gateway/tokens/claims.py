@@ -4,7 +4,7 @@ RFC 7519 section 4.1, RFC 9068 section 2.2, RFC 8725 section 3. A claim that is 
 has to be what it should be, also where it may be absent. The clock is an argument;
 whether the token is acceptable now and here is asked in gateway.tokens.accept.
 
-Imports: gateway.model, gateway.tokens.fingerprints.
+Imports: gateway.model, gateway.tokens.confirmation, gateway.tokens.fingerprints.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.model import Denial, Principal, Reason, VerificationKey
+from gateway.tokens.confirmation import BY_DEFAULT, BindingRules, binding_of
 from gateway.tokens.fingerprints import fingerprints
 
 Claims = Mapping[str, Any]
@@ -48,6 +49,7 @@ class IssuerRules:
     role_allow: frozenset[str] = frozenset()  # the only roles it may assert
     role_split: bool = False  # a string is split at spaces
     scope_claim: str = "scope"
+    binding: BindingRules = BY_DEFAULT
 
 
 class _Wrong(Exception):  # noqa: N818  (the claim is; and it never leaves this file)
@@ -107,10 +109,14 @@ def _principal(
         # Compared when the key was chosen too, but then it was not verified.
         return Denial(Reason.ISSUER_UNTRUSTED)
 
-    if "cnf" in claims:
-        # Bound to a key or a certificate (RFC 7800) that nobody here asks for: as a
-        # plain bearer token it would serve a thief as well (R80).
-        raise _Wrong("cnf")
+    bound = rules.binding
+    binding = binding_of(claims, bound)
+    if isinstance(binding, str):
+        raise _Wrong(binding)
+    if bound.required is not None and (
+        binding is None or bound.required.isdisjoint(binding.kinds)
+    ):
+        return Denial(Reason.BINDING_MISSING)
     expires_at = _date(claims, "exp")
     if expires_at is None:
         raise _Wrong("exp")
@@ -168,6 +174,7 @@ def _principal(
             client_id=client_id,
         ),
         key=key,
+        binding=binding,
     )
 
 

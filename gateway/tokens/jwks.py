@@ -194,6 +194,22 @@ def key_from_secret(secret: bytes, algorithm: str) -> VerificationKey:
     return VerificationKey(algorithm, None, bytes(secret))
 
 
+# RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1.
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+
+def key_of_proof(entry: Mapping[str, Any], algorithm: str) -> VerificationKey:
+    """Read the public JWK that a client has put into its proof (RFC 9449).
+
+    Raises:
+        KeyRefused: It is none, shows what is private, or is none for *algorithm*.
+    """
+    if not _PRIVATE.isdisjoint(entry):
+        raise KeyRefused("a private or secret key")
+    (key,) = _keys_of_jwk(entry, frozenset((algorithm,)))
+    return key
+
+
 def _keys_of_jwk(entry: Any, algorithms: frozenset[str]) -> Iterable[VerificationKey]:
     """Return *entry* once for each algorithm it may be used with.
 

@@ -1,4 +1,4 @@
-"""Finding the credential in a request head (RFC 6750 section 2, R8).
+"""Finding the credential in a request head (RFC 6750 section 2, RFC 9449, R8).
 
 Only what a route accepts counts. Two of a kind are refused rather than ranked, since
 the upstream might have picked the other one; and a token in the query is refused
@@ -142,12 +142,15 @@ def _presented(
         return Denial(Reason.CREDENTIAL_MISSING)
 
     scheme, _, token = authorization.partition(b" ")
-    if scheme != b"Bearer" and scheme.lower() != b"bearer":
+    proof = None
+    if scheme != b"Bearer" and (lower := scheme.lower()) != b"bearer":
         if not scheme:
             return Denial(Reason.CREDENTIAL_MALFORMED, "no scheme")
-        return Denial(Reason.CREDENTIAL_MISSING, "another scheme")
+        if lower != b"dpop":
+            return Denial(Reason.CREDENTIAL_MISSING, "another scheme")
+        proof = single.get(b"dpop", b"")
     # credentials = auth-scheme 1*SP token68
-    return _bearer(token.lstrip(b" "), max_token)
+    return _bearer(token.lstrip(b" "), max_token, proof)
 
 
 def _offered(
@@ -166,10 +169,12 @@ def _offered(
     return _bearer(tokens[0], max_token)
 
 
-def _bearer(token: bytes, max_token: int) -> Credential | Denial:
+def _bearer(
+    token: bytes, max_token: int, proof: bytes | None = None
+) -> Credential | Denial:
     if len(token) > max_token:
         return Denial(Reason.CREDENTIAL_MALFORMED, "too long")
     padding = token.translate(None, _B64TOKEN)
     if token == padding or padding.strip(b"=") or not token.endswith(padding):
         return Denial(Reason.CREDENTIAL_MALFORMED, "not a b64token")
-    return Credential("bearer", token.decode("ascii"))
+    return Credential("bearer", token.decode("ascii"), proof)

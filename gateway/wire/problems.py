@@ -1,10 +1,11 @@
 """What a client is told when it gets no answer from an upstream.
 
-RFC 9457 documents, RFC 6750 section 3 challenges, DESIGN section 7. One table turns a
-Reason into a status, a challenge and fixed words. The words never differ within a row
-of that design: whether a token was forged, expired or revoked is for the log (R99). And
-nothing that was received is ever said back: neither Host, nor path, nor token. All
-that can be computed once is, since a refusal must cost less than what it refuses.
+RFC 9457 documents, challenges of RFC 6750 section 3 and RFC 9449 section 7.1, DESIGN
+section 7. One table turns a Reason into a status, a challenge and fixed words. The
+words never differ within a row of that design: whether a token was forged, expired or
+revoked is for the log (R99). And nothing that was received is ever said back: neither
+Host, nor path, nor token. All that can be computed once is, since a refusal must cost
+less than what it refuses.
 
 Imports: gateway.model.
 """
@@ -26,6 +27,7 @@ _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 # RFC 6749 section 3.3. Names of permissions that could not be a scope stay unsaid.
 _SCOPE_TOKEN: Final = re.compile(r"[!#-\[\]-~]+")
+_NONCE: Final = re.compile(r"[!#-\[\]-~]+")  # RFC 9449 section 8.1
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -38,7 +40,15 @@ _UPGRADE: Final = (
     (b"sec-websocket-version", b"13"),
 )
 
-ChallengeError = Literal["", "invalid_request", "invalid_token", "insufficient_scope"]
+ChallengeError = Literal[
+    "",
+    "invalid_request",
+    "invalid_token",
+    "insufficient_scope",
+    "invalid_dpop_proof",
+    "use_dpop_nonce",
+]
+Scheme = Literal["Bearer", "DPoP"]
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
@@ -69,8 +79,9 @@ class _Problem:
     code: str
     title: str
     detail: str
-    error: ChallengeError | None = None  # of the Bearer challenge; None: no challenge
+    error: ChallengeError | None = None  # of the challenge; None: no challenge
     close: bool = False
+    scheme: Scheme = "Bearer"
 
 
 _MALFORMED = _Problem(
@@ -93,6 +104,22 @@ _INVALID_TOKEN = _Problem(
     "Unauthorized",
     "The access token is expired, revoked, malformed or not valid here.",
     error="invalid_token",
+)
+_UNPROVEN = _Problem(
+    401,
+    "invalid_token",
+    "Unauthorized",
+    "The access token needs a proof of the key that it is bound to.",
+    error="invalid_token",
+    scheme="DPoP",
+)
+_INVALID_PROOF = _Problem(
+    401,
+    "invalid_dpop_proof",
+    "Unauthorized",
+    "The DPoP proof is malformed, too old, used or not for this request.",
+    error="invalid_dpop_proof",
+    scheme="DPoP",
 )
 _FORBIDDEN = _Problem(
     403,
@@ -219,10 +246,35 @@ _PROBLEMS: Final[dict[Reason, _Problem]] = {
     Reason.AUDIENCE_WRONG: _INVALID_TOKEN,
     Reason.ISSUER_NOT_ACCEPTED: _INVALID_TOKEN,
     Reason.TOKEN_REVOKED: _INVALID_TOKEN,
+    Reason.BINDING_MISSING: _INVALID_TOKEN,
+    Reason.BINDING_WRONG: _INVALID_TOKEN,
+    Reason.DPOP_MISSING: _UNPROVEN,
+    Reason.DPOP_KEY: _UNPROVEN,
+    Reason.DPOP_INVALID: _INVALID_PROOF,
+    Reason.DPOP_REPLAYED: _INVALID_PROOF,
+    Reason.DPOP_NONCE: _Problem(
+        401,
+        "use_dpop_nonce",
+        "Unauthorized",
+        "The DPoP proof needs the nonce of this answer.",
+        error="use_dpop_nonce",
+        scheme="DPoP",
+    ),
     Reason.PERMISSION_MISSING: _FORBIDDEN,
     Reason.CONDITION_FAILED: _FORBIDDEN,
     Reason.CONDITION_UNKNOWN: _FORBIDDEN,
 }
+
+# Whose `needed` are the algorithms of proofs.
+_WITH_PROOF: Final = frozenset(
+    {
+        Reason.CREDENTIAL_MISSING,
+        Reason.BINDING_MISSING,
+        Reason.DPOP_MISSING,
+        Reason.DPOP_KEY,
+        Reason.DPOP_INVALID,
+    }
+)
 
 _OUTAGE = _Problem(
     503,
@@ -254,7 +306,15 @@ def problem(denial: Denial, *, request_id: str, realm: str = "gateway") -> Answe
         challenge = rendered.challenge
         if rendered.scoped and denial.needed:
             challenge += _scope(denial.needed)
+        elif denial.reason in _WITH_PROOF and denial.needed:
+            # RFC 9449 section 7.1: what a proof may be signed with.
+            if rendered.scheme == "Bearer":
+                challenge += b", " + _bare("DPoP", realm).encode("ascii")
+            challenge += _algorithms(denial.needed)
         more = ((b"www-authenticate", challenge), (b"vary", b"Authorization"))
+        if denial.reason is Reason.DPOP_NONCE:  # RFC 9449 section 9
+            nonces = filter(_NONCE.fullmatch, denial.needed[:1])
+            more += tuple((b"dpop-nonce", each.encode("ascii")) for each in nonces)
     return rendered.answer(request_id, more)
 
 
@@ -284,6 +344,7 @@ class _Rendered:
     status: int
     head: Fields
     challenge: bytes
+    scheme: Scheme
     scoped: bool
     body: bytes  # as far as the request id
     close: bool
@@ -320,16 +381,21 @@ def _render(row: _Problem, realm: str) -> _Rendered:
             (b"cache-control", b"no-store"),
         ),
         b"" if row.error is None else _challenge(row, realm),
+        row.scheme,
         row.error == "insufficient_scope",
         body.encode("ascii"),
         row.close,
     )
 
 
-def _challenge(row: _Problem, realm: str) -> bytes:
+def _bare(scheme: Scheme, realm: str) -> str:
     # quoted-string, RFC 9110 section 5.6.4; a realm is the operator's text.
     quoted = re.sub(r'(["\\])', r"\\\1", re.sub(r"[^ -~]", "?", realm))
-    challenge = f'Bearer realm="{quoted}"'
+    return f'{scheme} realm="{quoted}"'
+
+
+def _challenge(row: _Problem, realm: str) -> bytes:
+    challenge = _bare(row.scheme, realm)
     if row.error:
         challenge += f', error="{row.error}", error_description="{row.detail}"'
     return challenge.encode("ascii")
@@ -340,6 +406,10 @@ def _scope(needed: tuple[str, ...]) -> bytes:
     """Return the `scope` parameter that names what would have helped."""
     names = " ".join(name for name in needed if _SCOPE_TOKEN.fullmatch(name))
     return f', scope="{names}"'.encode("ascii") if names else b""
+
+
+def _algorithms(names: tuple[str, ...]) -> bytes:
+    return f', algs="{" ".join(filter(_SCOPE_TOKEN.fullmatch, names))}"'.encode("ascii")
 
 
 @lru_cache(maxsize=1024)

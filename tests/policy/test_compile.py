@@ -101,6 +101,12 @@ SPEC = service()
             for host in ("", "a:80", "*.a", "a/b", "a.", ".a", "a..b", "u@a", "a b")
         ),
         (
+            replace(SPEC, binding=("key",)),
+            "binding",
+            'nothing is bound to "key"',
+            "known: dpop, ip, mtls",
+        ),
+        (
             replace(SPEC, credentials=("basic",)),
             "credentials",
             'unknown credential kind "basic"',

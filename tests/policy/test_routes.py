@@ -276,6 +276,24 @@ def test_permissions_of_a_list_are_bits_and_the_rest_is_a_rule() -> None:
             "",
         ),
         (
+            route("GET /a", binding=("mlts",)),
+            "binding",
+            'nothing is bound to "mlts"',
+            'did you mean "mtls"?',
+        ),
+        (
+            route("GET /a", binding=()),
+            "binding",
+            "an empty list lets nobody pass",
+            "",
+        ),
+        (
+            route("GET /a", access="public", public_reason="x", binding=("ip",)),
+            "binding",
+            "a public route looks at no token",
+            "",
+        ),
+        (
             route("GET /a", audience=()),
             "audience",
             "an empty audience lets nobody pass",
@@ -416,11 +434,12 @@ def test_credentials_go_on_only_where_that_is_said(
 
 
 def test_a_route_takes_from_its_service_what_it_does_not_say() -> None:
-    """Audience and credentials; the rest is the route's own."""
-    of = service(audience=("a",), strip_prefix=True)
+    """Audience, binding and credentials; the rest is the route's own."""
+    of = service(audience=("a",), binding=("mtls", "dpop"), strip_prefix=True)
     mine = route(
         "GET /x",
         audience=("b",),
+        binding=("ip",),
         max_body=7,
         max_in_flight=9,
         allow_encoded=("%2F",),
@@ -430,6 +449,8 @@ def test_a_route_takes_from_its_service_what_it_does_not_say() -> None:
 
     assert theirs.audience == frozenset({"a"})
     assert own.audience == frozenset({"b"})
+    assert theirs.binding == frozenset({"mtls", "dpop"})
+    assert own.binding == frozenset({"ip"})
     assert (own.max_body, own.max_in_flight, own.bind_request) == (7, 9, True)
     assert (theirs.max_body, theirs.max_in_flight) == (None, None)
     assert not theirs.bind_request
@@ -507,6 +528,14 @@ def test_a_default_asks_for_its_permission() -> None:
     assert decide(of, head("GET", "/api/x"), STAFF) == "allow orders.read"
     assert decide(of, head("PUT", "/api/x"), STAFF) == "permission.missing:orders:write"
     assert decide(of, head("GET", "/api/x"), NOBODY) == "permission.missing:orders:read"
+
+
+def test_a_default_asks_for_a_bound_token_as_its_service_does() -> None:
+    """A default that said nothing would be a way around it."""
+    found = load(of=service(read="orders:read", binding=("dpop",))).routes
+
+    assert [each.binding for each in found] == [frozenset({"dpop"})]
+    assert only(route("GET /a", access="authenticated")).binding is None
 
 
 def test_a_default_names_a_known_permission() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Denial, Fingerprints, Principal, Reason
+from gateway.model import Binding, Denial, Fingerprints, Principal, Reason
 from gateway.tokens.claims import MAX_SHARED, IssuerRules, principal_from
+from gateway.tokens.confirmation import BindingRules
 from gateway.tokens.fingerprints import fingerprint
 from tests import vectors
 
@@ -180,7 +181,7 @@ BAD: list[tuple[str, Any, str]] = [
             [None],
         )
     ),
-    # Bound to a key that nobody asks for (RFC 7800): no bearer token (R80).
+    # Bound to a key, and there is no URL to compare proofs with (R80).
     *(("cnf", value, "cnf") for value in values(None, {}, {"jkt": "a"}, "x")),
     *(
         ("scope", value, "scope")
@@ -206,6 +207,31 @@ BAD: list[tuple[str, Any, str]] = [
 def test_refuses(claim: str, value: Any, at: str) -> None:
     """A claim that is there has to be what it should be; the denial names it only."""
     assert read({claim: value}) == Denial(Reason.CLAIM_INVALID, at)
+
+
+def test_what_a_token_is_bound_to_is_its_principals() -> None:
+    """What the issuer's rules know; the rest of them is gateway.tokens.confirmation."""
+    digest = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"
+    binding = BindingRules(dpop=True, address_claim="ip")
+
+    found = principal({"cnf": {"jkt": digest}}, binding=binding)
+
+    assert found.binding == Binding(key=digest)
+    assert principal({"ip": "192.0.2.1"}).binding is None
+    wrong = read({"ip": "somewhere"}, binding=binding)
+    assert wrong == Denial(Reason.CLAIM_INVALID, "address")
+
+
+def test_an_issuer_may_have_to_bind_its_tokens() -> None:
+    """To one of several things; a token of another kind is none of its."""
+    digest = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"
+    binding = BindingRules(dpop=True, required=frozenset({"mtls", "ip"}))
+    missing = Denial(Reason.BINDING_MISSING)
+
+    assert read({}, binding=binding) == missing
+    assert read({"cnf": {"jkt": digest}}, binding=binding) == missing
+    both = {"cnf": {"jkt": digest, "x5t#S256": digest}}
+    assert principal(both, binding=binding).binding == Binding(digest, digest)
 
 
 @pytest.mark.parametrize(

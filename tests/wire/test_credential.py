@@ -52,6 +52,19 @@ def test_a_bearer_token_is_found(value: bytes, token: str) -> None:
     assert find((b"accept", b"*/*"), auth(value)) == Credential("bearer", token)
 
 
+@pytest.mark.parametrize("scheme", [b"DPoP", b"dpop", b"DPOP"])
+def test_a_token_of_the_scheme_dpop_has_its_proof_beside_it(scheme: bytes) -> None:
+    """RFC 9449 section 7.1; whether it holds is for others to say."""
+    proof = (b"dpop", b"a.b.c")
+
+    found = find(proof, auth(scheme + b" abc"))
+
+    assert found == Credential("bearer", "abc", b"a.b.c")
+    assert find(auth(scheme + b" abc")) == Credential("bearer", "abc", b"")
+    assert find(auth(b"Bearer abc"), proof) == Credential("bearer", "abc")
+    assert "a.b.c" not in repr(found)
+
+
 @pytest.mark.parametrize(
     ("headers", "kinds", "refused"),
     [
@@ -68,6 +81,9 @@ def test_a_bearer_token_is_found(value: bytes, token: str) -> None:
         ([auth(b"Bearer ==")], BEARER, "credential.malformed:not a b64token"),
         ([auth(b"Bearer a=b")], BEARER, "credential.malformed:not a b64token"),
         ([auth(b"Bearer =a=")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"DPoP")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"DPoP a b")], BEARER, "credential.malformed:not a b64token"),
+        ([auth(b"DPoP abc")], frozenset(), "credential.missing"),
         ([auth(b"Bearer a b")], BEARER, "credential.malformed:not a b64token"),
         ([auth(b"Bearer a,b")], BEARER, "credential.malformed:not a b64token"),
         ([auth(b"Bearer a, Bearer b")], BEARER, "credential.malformed:not a b64token"),

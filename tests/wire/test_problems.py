@@ -33,6 +33,18 @@ INSUFFICIENT = (
     b'"The access token does not permit this request."'
 )
 BARE = b'Bearer realm="gateway"'
+UNPROVEN = (
+    b'DPoP realm="gateway", error="invalid_token", error_description='
+    b'"The access token needs a proof of the key that it is bound to."'
+)
+INVALID_PROOF = (
+    b'DPoP realm="gateway", error="invalid_dpop_proof", error_description='
+    b'"The DPoP proof is malformed, too old, used or not for this request."'
+)
+USE_NONCE = (
+    b'DPoP realm="gateway", error="use_dpop_nonce", error_description='
+    b'"The DPoP proof needs the nonce of this answer."'
+)
 
 # DESIGN section 7, written out: what each reason is to a client.
 TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
@@ -71,6 +83,13 @@ TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.AUDIENCE_WRONG: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.ISSUER_NOT_ACCEPTED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TOKEN_REVOKED: (401, "invalid_token", INVALID_TOKEN, False),
+    Reason.BINDING_MISSING: (401, "invalid_token", INVALID_TOKEN, False),
+    Reason.BINDING_WRONG: (401, "invalid_token", INVALID_TOKEN, False),
+    Reason.DPOP_MISSING: (401, "invalid_token", UNPROVEN, False),
+    Reason.DPOP_KEY: (401, "invalid_token", UNPROVEN, False),
+    Reason.DPOP_INVALID: (401, "invalid_dpop_proof", INVALID_PROOF, False),
+    Reason.DPOP_REPLAYED: (401, "invalid_dpop_proof", INVALID_PROOF, False),
+    Reason.DPOP_NONCE: (401, "use_dpop_nonce", USE_NONCE, False),
     Reason.PERMISSION_MISSING: (403, "forbidden", INSUFFICIENT, False),
     Reason.CONDITION_FAILED: (403, "forbidden", INSUFFICIENT, False),
     Reason.CONDITION_UNKNOWN: (403, "forbidden", INSUFFICIENT, False),
@@ -129,7 +148,7 @@ def test_no_answer_says_what_was_received_or_why(reason: Reason) -> None:
     said = answer.body + b"".join(
         value
         for name, value in answer.headers
-        if name not in {b"allow", b"www-authenticate"}
+        if name not in {b"allow", b"www-authenticate", b"dpop-nonce"}
     )
     assert b"canary" not in said
     assert str(reason).encode() not in said
@@ -141,13 +160,14 @@ def test_all_bad_tokens_are_answered_alike() -> None:
     answers = {
         problem(Denial(reason, str(reason)), request_id="r-1")
         for reason in EVERY
-        if TABLE[reason][1] == "invalid_token"
+        if TABLE[reason][2] == INVALID_TOKEN
     }
 
     assert len(answers) == 1
+    bad = ("token.", "ticket.", "binding.")
     assert (
-        sum(TABLE[reason][1] == "invalid_token" for reason in EVERY)
-        == sum(reason.startswith(("token.", "ticket.")) for reason in EVERY) + 1
+        sum(TABLE[reason][2] == INVALID_TOKEN for reason in EVERY)
+        == sum(reason.startswith(bad) for reason in EVERY) + 1
     )
 
 
@@ -184,6 +204,35 @@ def test_a_403_names_the_scope_that_would_help(
 
     more = b"" if scope is None else b', scope="' + scope + b'"'
     assert fields(answer)[b"www-authenticate"] == INSUFFICIENT + more
+
+
+@pytest.mark.parametrize(
+    ("reason", "challenge"),
+    [
+        (Reason.CREDENTIAL_MISSING, BARE + b', DPoP realm="gateway"'),
+        (Reason.BINDING_MISSING, INVALID_TOKEN + b', DPoP realm="gateway"'),
+        (Reason.DPOP_MISSING, UNPROVEN),
+        (Reason.DPOP_KEY, UNPROVEN),
+        (Reason.DPOP_INVALID, INVALID_PROOF),
+    ],
+)
+def test_who_has_to_prove_a_key_is_told_with_what(
+    reason: Reason, challenge: bytes
+) -> None:
+    """RFC 9449 section 7.1; beside Bearer where the token could be of that scheme."""
+    answer = problem(Denial(reason, needed=("ES256", "RS256")), request_id="r")
+
+    said = fields(answer)[b"www-authenticate"]
+    assert said == challenge + b', algs="ES256 RS256"'
+
+
+@pytest.mark.parametrize("reason", [Reason.DPOP_NONCE, Reason.DPOP_INVALID])
+def test_only_who_lacks_a_nonce_is_given_one(reason: Reason) -> None:
+    """RFC 9449 section 9."""
+    head = fields(problem(Denial(reason, needed=("n-1",)), request_id="r"))
+
+    is_given = reason is Reason.DPOP_NONCE
+    assert head.get(b"dpop-nonce") == (b"n-1" if is_given else None)
 
 
 def test_only_a_403_names_a_scope() -> None:
