@@ -133,21 +133,6 @@ Reference = Annotated[
     str, text_schema("reference", "", "env:NAME", "file:/run/secrets/name")
 ]
 Text = Annotated[str, Field(min_length=1)]
-Algorithm = Literal[
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-    "HS256",
-    "HS384",
-    "HS512",
-]
 ProofAlgorithm = Literal[
     "RS256",
     "RS384",
@@ -160,6 +145,7 @@ ProofAlgorithm = Literal[
     "ES512",
     "EdDSA",
 ]
+Algorithm = Literal[ProofAlgorithm, "HS256", "HS384", "HS512"]
 ScopeChoice = Literal["limit", "grant", "ignore"]
 
 

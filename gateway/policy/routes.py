@@ -326,16 +326,8 @@ def check_kinds(
     kinds: Iterable[str] | None, wrong: Callable[[str, str, str], None]
 ) -> None:
     """Report what is wrong with a list of credential kinds."""
-    if kinds is None:
-        return
-    kinds = tuple(kinds)
-    if not kinds:
-        wrong("an empty list lets nobody pass", "", "")
-    for kind in kinds:
-        if kind not in CREDENTIALS:
-            hint = did_you_mean(kind, CREDENTIALS)
-            wrong(f'unknown credential kind "{kind}"', hint, kind)
-    if set(kinds) == {"ticket"}:
+    _check_words(kinds, CREDENTIALS, 'unknown credential kind "{}"', wrong)
+    if kinds is not None and set(kinds) == {"ticket"}:
         wrong("a ticket stands for another kind, which has to count too", "", "ticket")
 
 
@@ -343,15 +335,23 @@ def check_binding(
     kinds: Iterable[str] | None, wrong: Callable[[str, str, str], None]
 ) -> None:
     """Report what is wrong with what tokens are to be bound to."""
-    if kinds is None:
+    _check_words(kinds, BINDINGS, 'nothing is bound to "{}"', wrong)
+
+
+def _check_words(
+    words: Iterable[str] | None,
+    known: frozenset[str],
+    unknown: str,
+    wrong: Callable[[str, str, str], None],
+) -> None:
+    if words is None:
         return
-    kinds = tuple(kinds)
-    if not kinds:
+    words = tuple(words)
+    if not words:
         wrong("an empty list lets nobody pass", "", "")
-    for kind in kinds:
-        if kind not in BINDINGS:
-            hint = did_you_mean(kind, BINDINGS)
-            wrong(f'nothing is bound to "{kind}"', hint, kind)
+    for word in words:
+        if word not in known:
+            wrong(unknown.format(word), did_you_mean(word, known), word)
 
 
 def _binding(kinds: tuple[str, ...] | None) -> frozenset[str] | None:

@@ -10,7 +10,9 @@ import httpx2
 
 from gateway.adapters import tickets as adapter
 from gateway.adapters.redis_store import RedisRevocations
+from gateway.adapters.replays import RedisReplays
 from gateway.adapters.tickets import RedisTickets
+from gateway.tokens.dpop import AHEAD
 from gateway.tokens.tickets import LIFE
 from tests.adapters.principals import CLOCK, principal
 from tests.backends import echoing, running
@@ -67,7 +69,7 @@ async def test_the_route_gives_and_takes_tickets_as_shown(tmp_path: Path) -> Non
 
 
 async def test_the_user_of_the_page_may_do_what_is_needed() -> None:
-    """Its ACL line is enough, for revocations as well."""
+    """Its ACL line is enough, for revocations and used proofs as well."""
     (line,) = [line for line in TEXT.splitlines() if line.startswith("ACL SETUSER")]
     _, _, user, *rules = line.replace("<password>", "secret").split()
     with start_redis() as server:
@@ -75,9 +77,13 @@ async def test_the_user_of_the_page_may_do_what_is_needed() -> None:
         there = server.url.replace("redis://", f"redis://{user}:secret@")
         tickets = RedisTickets(there, deadline=5.0)
         revocations = RedisRevocations(there, CLOCK, deadline=5.0)
+        replays = RedisReplays(there, CLOCK, deadline=5.0)
         await tickets.keep(b"a", b"value", 30.0)
         assert await tickets.take(b"a") == b"value"
         assert not await revocations.check(principal())
+        await replays.begin()
+        assert await replays.use(b"a", CLOCK.wall() + AHEAD + 1)
+        await replays.aclose()
         await tickets.aclose()
         await revocations.aclose()
 

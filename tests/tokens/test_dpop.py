@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from hashlib import sha256
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -292,6 +294,37 @@ def test_one_proof_has_one_name_however_it_is_signed() -> None:
     assert first == second
     assert isinstance(other, Proof)
     assert other.name != first.name
+
+
+def test_no_refusal_costs_five_good_proofs() -> None:
+    """R100: whoever has a token and no key, or sends junk, gains nothing by it."""
+    thief = make.Key("RS256", "thief", rsa.generate_private_key(65537, 4096))
+    junk = b'{"typ":"dpop+jwt","a":' + b"[" * 2900 + b"]" * 2900 + b"}"
+    good = made()
+    bad = {
+        "a bad signature": good[:-8] + ("AAAAAAAA" if good[-8] != "A" else "BBBBBBBB"),
+        "a large key of somebody else": made(thief),
+        "deep JSON": make.sign(KEY, junk, b"{}")[:MAX_PROOF],
+        "as much as there may be": "A" * (MAX_PROOF - 6) + ".AA.AA",
+        "dots": "." * MAX_PROOF,
+    }
+
+    most = 5 * cost(good)
+
+    for kind, proof in bad.items():
+        assert isinstance(read(proof), Denial), kind
+        assert cost(proof) < most, kind
+
+
+def cost(proof: str) -> float:
+    """Return the processor's time for one reading, in seconds; the least of some."""
+    found = []
+    for _ in range(15):
+        began = time.process_time()
+        for _ in range(10):
+            read(proof)
+        found.append((time.process_time() - began) / 10)
+    return min(found)
 
 
 # Nonces
