@@ -88,11 +88,12 @@ from gateway.signals import Signals, unless
 from gateway.tokens.binding import Bindings
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
+from gateway.tokens.client_certificates import CertificateAuthenticator
+from gateway.tokens.confirmation import BindingRules
+from gateway.tokens.dpop import Nonces, Proofs
 from gateway.tokens.fernet import FernetAuthenticator
 from gateway.tokens.introspection import OpaqueAuthenticator, OpaqueRules
 from gateway.tokens.jwks import KeyStore
-from gateway.tokens.confirmation import BindingRules
-from gateway.tokens.dpop import Nonces, Proofs
 from gateway.tokens.jwt import JwtAuthenticator
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus
 from gateway.tokens.tickets import (
@@ -216,6 +217,7 @@ class Engine:
         self.decider = Decider(
             policy,
             [
+                *_certificates(settings),
                 JwtAuthenticator(
                     tuple(rules_of(each, settings) for each in signing), self.keys
                 ),
@@ -922,6 +924,12 @@ def _sealed(
             rules.get("jwe"),
             JwtAuthenticator(inner, keys) if inner else None,
         )
+
+
+def _certificates(settings: Settings) -> Iterator[CertificateAuthenticator]:
+    found = settings.certificates
+    if found is not None:
+        yield CertificateAuthenticator(found.name, found.roles, found.max_lifetime)
 
 
 def _bindings(settings: Settings, token_key: bytes) -> Bindings:

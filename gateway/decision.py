@@ -165,6 +165,13 @@ class Decider:
             self._max_token,
             sockets is not None,
         )
+        if (
+            isinstance(credential, Denial)
+            and credential.reason is Reason.CREDENTIAL_MISSING
+            and "certificate" in route.credentials
+        ):
+            # What the client shows to the connection counts where it says nothing else.
+            credential = self._bindings.credential(head) or credential
         if isinstance(credential, Denial):
             missing = credential.reason is Reason.CREDENTIAL_MISSING
             if missing and route.access == "optional":
@@ -201,7 +208,7 @@ class Decider:
             # On every request, whether the token was known or not: what depends on
             # this route and this moment is never cached.
             audience = route.audience
-            if audience is None:
+            if audience is None or credential.kind == "certificate":
                 audience = self._audiences[principal.issuer]
             refused = accept(principal, audience, route.issuers, now)
             if refused is not None:

@@ -22,7 +22,9 @@ Headers = tuple[tuple[bytes, bytes], ...]
 white space around them."""
 
 PrincipalKind = Literal["user", "service", "api_key", "anonymous"]
-CredentialKind = Literal["bearer", "ticket"]
+CredentialKind = Literal["bearer", "ticket", "certificate"]
+CERTIFICATES = "certificates"
+"""The issuer of certificates that are credentials: a name that no [issuer.x] has."""
 BindingKind = Literal["ip", "mtls", "dpop"]
 Access = Literal["public", "authenticated", "optional", "require"]
 
@@ -59,6 +61,7 @@ class Reason(enum.StrEnum):
     CREDENTIAL_IN_QUERY = "credential.in_query"
     CREDENTIAL_UNRECOGNISED = "credential.unrecognised"
     TICKET_INVALID = "ticket.invalid"  # unknown, used, too old, or for another request
+    CERTIFICATE_INVALID = "certificate.invalid"  # `at` names what of it
     # The token: authenticate
     TOKEN_MALFORMED = "token.malformed"  # noqa: S105
     TOKEN_INACTIVE = "token.inactive"  # noqa: S105  (its issuer says so: RFC 7662)
@@ -112,6 +115,7 @@ class Peer:
     address: str  # as the socket gives it, IPv4-mapped IPv6 normalised; "" for unix
     trusted: bool = False  # one of [server].trusted_proxies: its word counts (R17)
     certificate: str | None = None  # x5t#S256 of the one it has shown in TLS (RFC 8705)
+    shown: bytes | None = field(default=None, repr=False)  # that one, DER
 
 
 class HeaderSection:

@@ -17,6 +17,7 @@ from gateway.model import (
     Credential,
     Denial,
     Need,
+    Peer,
     Permit,
     Principal,
     Reason,
@@ -670,3 +671,59 @@ async def test_a_ticket_proves_no_key() -> None:
 
     assert isinstance(outcome, Denial)
     assert outcome.reason is Reason.DPOP_MISSING
+
+
+# Certificates as credentials
+
+BY_CERTIFICATE = replace(
+    ORDERS,
+    credentials=frozenset({"bearer", "certificate"}),
+    audience=frozenset({"elsewhere"}),
+)
+
+
+def showing(*headers: tuple[bytes, bytes], shown: bytes | None = b"der") -> RequestHead:
+    """Return a request of a client that has shown a certificate."""
+    peer = Peer("192.0.2.1", certificate="thumbprint", shown=shown)
+    return head_of(b"/orders/7", *headers)._replace(peer=peer)
+
+
+def test_a_certificate_counts_where_its_kind_does() -> None:
+    """It is known by its bytes, and `audience` of a route is about tokens."""
+    staff = Staff(route=BY_CERTIFICATE)
+
+    permit = decide(staff, showing())
+
+    assert isinstance(permit, Permit)
+    assert list(staff.known) == ["x509:ZGVy"]
+    for route, head in (
+        (ORDERS, showing()),
+        (BY_CERTIFICATE, showing(shown=None)),
+    ):
+        outcome = decide(Staff(route=route), head)
+        assert isinstance(outcome, Denial)
+        assert outcome.reason is Reason.CREDENTIAL_MISSING
+
+
+def test_a_token_counts_before_a_certificate() -> None:
+    """Also a bad one, and one that is malformed."""
+    for field, reason in (
+        (GOOD, Reason.AUDIENCE_WRONG),
+        (bearer("odd"), Reason.CREDENTIAL_UNRECOGNISED),
+        (bearer("a b"), Reason.CREDENTIAL_MALFORMED),
+    ):
+        outcome = decide(Staff(route=BY_CERTIFICATE), showing(field))
+        assert isinstance(outcome, Denial)
+        assert outcome.reason is reason
+
+
+def test_what_a_proxy_tells_of_a_certificate_may_be_nonsense() -> None:
+    """A refusal, also where nobody need be known."""
+    route = replace(BY_CERTIFICATE, access="optional", needed=0)
+    peer = Peer("127.0.0.1", trusted=True)
+    head = head_of(b"/orders/7", (b"client-cert", b"x"))._replace(peer=peer)
+
+    outcome = decide(Staff(route=route), head, bindings=Bindings("client-cert"))
+
+    denial = Denial(Reason.CERTIFICATE_INVALID, "field", route=route)
+    assert outcome == denial

@@ -1,22 +1,34 @@
-"""[dpop], [server] client_certificate, and every `binding`.
+"""[dpop], [certificates], [server] client_certificate, and every `binding`.
 
 R80 (proofs are compared with public_url, and with nothing a client sends), R81 (whose
 word on a certificate counts). What is asked of tokens has to be possible here: a route
 that nobody can call is a mistake, and is found before somebody opens it in haste.
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
-gateway.config.settings, gateway.config.syntax, gateway.policy.spec.
+gateway.config.settings, gateway.config.syntax, gateway.model, gateway.policy.spec,
+gateway.policy.suggest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from gateway.config import gateway_file as written
 from gateway.config import syntax
 from gateway.config.findings import Findings
-from gateway.config.settings import Dpop, Issuer, Server
+from gateway.config.settings import (
+    Certificates,
+    Dpop,
+    Issuer,
+    KeySource,
+    RoleMapping,
+    ScopeRule,
+    Server,
+)
+from gateway.model import CERTIFICATES
 from gateway.policy.spec import KeyPath, PolicyFile, Problem
+from gateway.policy.suggest import did_you_mean
 
 LEAST_NONCE_KEY = 32  # bytes, of an HMAC with SHA-256
 _CERTIFICATE: KeyPath = ("server", "client_certificate")
@@ -65,6 +77,64 @@ def check_certificates(server: Server, found: Findings) -> None:
             "a proxy that is not on this host has to show a certificate of its own",
             'client = "required" and client_ca = "file:..." in [server.tls]',
         )
+
+
+def build_certificates(
+    table: written.Certificates | None, server: Server, found: Findings
+) -> Certificates | None:
+    """Build [certificates]; somebody has to have seen to what they show."""
+    if table is None:
+        return None
+    if server.client_certificate == "tls" and not _asks_clients(server):
+        found.problem(
+            ("certificates",),
+            "no client is asked for a certificate",
+            'client = "optional" and client_ca = "file:..." in [server.tls]',
+        )
+    roles = {name: frozenset(said) for name, said in table.roles.items()}
+    return Certificates(table.name, MappingProxyType(roles), table.max_lifetime)
+
+
+def issuer_of(certificates: Certificates) -> Issuer:
+    """Return *certificates* as what all callers have: an issuer, of no tokens."""
+    return Issuer(
+        name=CERTIFICATES,
+        issuer=CERTIFICATES,
+        keys=KeySource(),
+        audience=frozenset({CERTIFICATES}),
+        leeway=0.0,
+        max_lifetime=certificates.max_lifetime,
+        roles=RoleMapping(allow=frozenset().union(*certificates.roles.values())),
+        scope=ScopeRule(user="ignore", service="ignore"),
+    )
+
+
+def check_kinds(
+    files: Sequence[PolicyFile], certificates: Certificates | None, found: Findings
+) -> None:
+    """Note where certificates would count that are none, or roles that are none."""
+    if certificates is not None:
+        declared = {role.name for file in files for role in file.roles}
+        for name, roles in certificates.roles.items():
+            for role in sorted(roles - declared):
+                found.problem(
+                    ("certificates", "roles", name),
+                    f'no policy file has [roles."{role}"]: it would grant nothing',
+                    did_you_mean(role, declared),
+                )
+        return
+    for file in files:
+        if file.service is None:
+            continue
+        asking = [((*file.service.at, "credentials"), file.service.credentials)]
+        asking += [
+            ((*route.at, "credentials"), route.credentials or ())
+            for route in file.routes
+        ]
+        for at, kinds in asking:
+            if "certificate" in kinds:
+                say = "gateway.toml has no [certificates]: none is a credential"
+                found.problems.append(Problem(file.file, at, say, value="certificate"))
 
 
 def check_bindings(

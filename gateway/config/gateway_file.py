@@ -193,6 +193,21 @@ class Store(Table):
     )
 
 
+class Certificates(Table):
+    """Clients whose certificate is their credential."""
+
+    name: Literal["spiffe", "subject"] = key(
+        "What of it names the caller: its one SPIFFE ID, or its subject (RFC 4514).",
+        "spiffe",
+    )
+    roles: dict[Text, list[Text]] = key("Which roles a caller has, by name.", {})
+    max_lifetime: Annotated[Duration, between_times(1, 400 * 86400)] = key(
+        "Certificates that are good for longer from now on are refused; bounds how long"
+        " a revocation is kept.",
+        "90d",
+    )
+
+
 class Dpop(Table):
     """Proofs of the key that a token is bound to (RFC 9449)."""
 
@@ -641,6 +656,9 @@ class Gateway(Table):
     probes: Probes | None = key("Health and metrics.", None)
     admin: Admin = key("The admin port.", {})
     store: Store = key("Where revocations are kept.", {})
+    certificates: Certificates | None = key(
+        "Clients whose certificate is their credential.", None
+    )
     dpop: Dpop | None = key("Proofs of the key that a token is bound to.", None)
     outage: Outage = key("What happens while the store is away.", {})
     issuer: dict[Name, Issuer] = key("Token issuers by name.", {})

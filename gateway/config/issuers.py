@@ -25,6 +25,7 @@ from gateway.config.settings import (
     RoleMapping,
     ScopeRule,
 )
+from gateway.model import CERTIFICATES
 from gateway.policy.spec import KeyPath
 from gateway.policy.suggest import did_you_mean
 from gateway.tokens.jwks import MAX_SET, key_from_pem, key_from_secret, parse_key_set
@@ -54,6 +55,12 @@ def build_issuers(
     for name, table in tables.items():
         at: KeyPath = ("issuer", name)
         before = len(found.problems)
+        if CERTIFICATES in {name, table.issuer}:
+            found.problem(
+                at,
+                "this name is that of callers by certificate: [certificates]",
+                key=True,
+            )
         if table.issuer in by_url:
             found.problem(
                 (*at, "issuer"),

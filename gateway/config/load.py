@@ -15,7 +15,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gateway.config import build
-from gateway.config.bindings import build_dpop, check_bindings, check_certificates
+from gateway.config.bindings import (
+    build_certificates,
+    build_dpop,
+    check_bindings,
+    check_certificates,
+    check_kinds,
+    issuer_of,
+)
 from gateway.config.documents import (
     Document,
     SyntaxProblem,
@@ -37,6 +44,7 @@ from gateway.config.sealed import build_fernet, build_jwe, check_names
 from gateway.config.settings import Identity, Issuer, Settings, Upstream, Weakening
 from gateway.config.upstreams import build_upstreams
 from gateway.config.validation import validate
+from gateway.model import CERTIFICATES
 from gateway.policy.compile import IssuerGrants, Policy, compile_policy
 from gateway.policy.spec import KeyPath, PolicyFile, Problem
 from gateway.policy.suggest import did_you_mean
@@ -111,6 +119,9 @@ def load(
     if names.broken.isdisjoint({("server",), ("dpop",)}):
         dpop = build_dpop(table.dpop, server, found)
         check_certificates(server, found)
+    certificates = None
+    if names.broken.isdisjoint({("server",), ("certificates",)}):
+        certificates = build_certificates(table.certificates, server, found)
     store = build.build_store(table.store, found)
     if names.broken.isdisjoint({("server",), ("store",)}):
         build.check_workers(server, store, found)
@@ -121,6 +132,8 @@ def load(
     jwe = build_jwe(table.jwe, issuers, names.signers, found)
     sealed = [each[1] for each in (fernet, jwe) if each is not None]
     issuers = {**issuers, **{each.name: each for each in sealed if each is not None}}
+    if certificates is not None:
+        issuers = {**issuers, CERTIFICATES: issuer_of(certificates)}
     identity = None
     if table.identity is not None:
         identity = build_identity(table.identity, found)
@@ -158,6 +171,8 @@ def load(
         _check_reach(policies, table, names, found)
         if names.broken.isdisjoint({("server",), ("dpop",)}):
             check_bindings(policies.files, issuers, server, dpop, found)
+        if ("certificates",) not in names.broken:
+            check_kinds(policies.files, certificates, found)
         policy = _compile(policies, issuers, names, server.own_prefix, found)
     hidden = found.hidden
     if policy is None or found.problems or policies.broken:
@@ -174,6 +189,7 @@ def load(
         identity=identity,
         headers=headers,
         upstreams=upstreams,
+        certificates=certificates,
         dpop=dpop,
         log_access=table.log.access,
         log_query=query,
@@ -240,7 +256,7 @@ def _read_table(env: Mapping[str, str], found: Findings) -> tuple[Gateway, _Name
         for kind in ("issuer", "upstream")
     }
     said = resolved.data
-    sealed = {"fernet"} & said.keys()
+    sealed = {"fernet", CERTIFICATES} & said.keys()
     if isinstance(said.get("jwe"), Mapping) and "issuer" in said["jwe"]:
         sealed.add("jwe")
     names = _Names(

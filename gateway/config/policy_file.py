@@ -36,7 +36,7 @@ class Service(Table):
     issuers: list[Text] | None = key(
         "Names of the issuers whose tokens count; required once there are two.", None
     )
-    credentials: list[Literal["bearer", "ticket"]] = key(
+    credentials: list[Literal["bearer", "ticket", "certificate"]] = key(
         "The kinds of credential that count.", ["bearer"], min_length=1
     )
     binding: BindingList | None = key(
@@ -163,7 +163,7 @@ class Route(Table):
     audience: list[Text] | None = key(
         "As in [service], for this route.", None, min_length=1
     )
-    credentials: list[Literal["bearer", "ticket"]] | None = key(
+    credentials: list[Literal["bearer", "ticket", "certificate"]] | None = key(
         "As in [service], for this route.", None, min_length=1
     )
     binding: BindingList | None = key("As in [service], for this route.", None)

@@ -104,6 +104,15 @@ class Store(Quiet):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Certificates(Quiet):
+    """[certificates]: clients whose certificate is their credential."""
+
+    name: Literal["spiffe", "subject"] = "spiffe"
+    roles: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by name
+    max_lifetime: float = 90 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Dpop(Quiet):
     """[dpop]: proofs of the key that a token is bound to (RFC 9449)."""
 
@@ -330,6 +339,7 @@ class Settings(Quiet):
     identity: Identity | None
     headers: HeaderRules
     upstreams: Mapping[str, Upstream]
+    certificates: Certificates | None = None
     dpop: Dpop | None = None  # None: no public_url, and tokens bound to a key are none
     log_access: bool = True
     log_query: frozenset[str] = frozenset()  # query names the access log may show

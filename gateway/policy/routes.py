@@ -46,7 +46,7 @@ _RARER = "PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK 
 METHODS = frozenset(f"{_COMMON} {_RARE} {_RARER} UNSUBSCRIBE".split())
 
 ESCAPES = frozenset({"%2F", "%5C", "%23", "%3F", "%25"})
-CREDENTIALS = frozenset({"bearer", "ticket"})
+CREDENTIALS = frozenset({"bearer", "ticket", "certificate"})
 BINDINGS = frozenset(get_args(BindingKind))
 READING = frozenset({"GET", "HEAD"})
 

@@ -210,7 +210,9 @@ class DataPort:
         self.fronts.add(front)
         secure = transport.get_extra_info("ssl_object")
         shown = secure.getpeercert(binary_form=True) if secure is not None else None
-        return replace(peer, certificate=thumbprint(shown)) if shown else peer
+        if shown is None:
+            return peer
+        return replace(peer, certificate=thumbprint(shown), shown=shown)
 
     def left(self, front: Front) -> None:
         """Note that *front* is no more."""

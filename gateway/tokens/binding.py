@@ -8,8 +8,8 @@ A certificate is what the client has shown to our own TLS, or what the field of 
 tells. A proxy counts if it is one of [server].trusted_proxies, and has shown that it
 is: by a certificate of its own, or by being on this host (R81).
 
-Imports: gateway.model, gateway.tokens.dpop, gateway.tokens.thumbprints,
-gateway.wire.client_certificate.
+Imports: gateway.model, gateway.tokens.client_certificates, gateway.tokens.dpop,
+gateway.tokens.thumbprints, gateway.wire.client_certificate.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from gateway.model import (
     RequestHead,
     Route,
 )
+from gateway.tokens.client_certificates import text_of
 from gateway.tokens.dpop import Proof, Proofs
 from gateway.tokens.thumbprints import b64url
-from gateway.wire.client_certificate import Field, told_certificate
+from gateway.wire.client_certificate import Field, Told, told_certificate
 
 CertificateSource = Literal["tls"] | Field
 
@@ -116,7 +117,19 @@ class Bindings:
         if not is_believed(head.peer):
             return None
         told = told_certificate(head.headers, self.certificate)
-        return b64url(told) if isinstance(told, bytes) else told
+        return b64url(told.digest) if isinstance(told, Told) else told
+
+    def credential(self, head: RequestHead) -> Credential | Denial | None:
+        """Return the client's certificate as what it presents, or None."""
+        shown: bytes | None = None
+        if self.certificate == "tls":
+            shown = head.peer.shown
+        elif is_believed(head.peer):
+            told = told_certificate(head.headers, self.certificate)
+            if isinstance(told, Denial):
+                return Denial(Reason.CERTIFICATE_INVALID, "field")
+            shown = None if told is None else told.certificate
+        return None if shown is None else Credential("certificate", text_of(shown))
 
 
 def is_believed(peer: Peer) -> bool:

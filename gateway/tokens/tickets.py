@@ -26,7 +26,7 @@ _VERSION: Final = b"1"
 # Each key encrypts once, so that no nonce can come twice with it.
 _NONCE: Final = bytes(12)
 _TAG_BYTES: Final = 16
-_KINDS: Final = frozenset(get_args(CredentialKind)) - {"ticket"}
+_KINDS: Final = frozenset(get_args(CredentialKind)) - {"ticket", "certificate"}
 
 
 def ticket_of(random: bytes) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import binascii
 import re
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.model import Denial, Headers, Reason
@@ -36,8 +36,15 @@ _PEM = re.compile(
 )
 
 
-def told_certificate(headers: Headers, field: Field) -> bytes | Denial | None:
-    """Return the SHA-256 of the certificate that *field* tells; None: it is not there.
+class Told(NamedTuple):
+    """A certificate that somebody has told us of."""
+
+    digest: bytes  # SHA-256
+    certificate: bytes | None  # DER; None: it was told by its digest alone
+
+
+def told_certificate(headers: Headers, field: Field) -> Told | Denial | None:
+    """Return the certificate that *field* tells of; None: the field is not there.
 
     Args:
         headers: Of a peer whose word counts.
@@ -48,14 +55,15 @@ def told_certificate(headers: Headers, field: Field) -> bytes | Denial | None:
     values = [value for each, value in headers if each == name]
     if not values:
         return None
-    digest = None
+    told = None
     if len(values) == 1:
         if field == "client-cert":
             certificate = byte_sequence(values[0])
-            digest = sha256(certificate).digest() if certificate else None
+            if certificate:
+                told = Told(sha256(certificate).digest(), certificate)
         else:
-            digest = _of_elements(values[0], only_one=field == "xfcc")
-    return digest or Denial(Reason.BINDING_WRONG, "certificate field")
+            told = _of_elements(values[0], only_one=field == "xfcc")
+    return told or Denial(Reason.BINDING_WRONG, "certificate field")
 
 
 def byte_sequence(value: bytes) -> bytes | None:
@@ -69,7 +77,7 @@ def byte_sequence(value: bytes) -> bytes | None:
     return _base64(match.group(1))
 
 
-def _of_elements(value: bytes, *, only_one: bool) -> bytes | None:
+def _of_elements(value: bytes, *, only_one: bool) -> Told | None:
     elements = _elements(value)
     if not elements or (only_one and len(elements) > 1):
         return None
@@ -79,6 +87,7 @@ def _of_elements(value: bytes, *, only_one: bool) -> bytes | None:
     if len(said) > 1 or len(certificates) > 1 or not (said or certificates):
         return None
     digests = set()
+    certificate = None
     if said:
         if not _HASH.fullmatch(said[0]):
             return None
@@ -88,7 +97,7 @@ def _of_elements(value: bytes, *, only_one: bool) -> bytes | None:
         if not certificate:
             return None
         digests.add(sha256(certificate).digest())
-    return digests.pop() if len(digests) == 1 else None
+    return Told(digests.pop(), certificate) if len(digests) == 1 else None
 
 
 def _elements(value: bytes) -> list[list[tuple[bytes, bytes]]] | None:

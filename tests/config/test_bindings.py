@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from gateway.config.settings import Dpop
+from gateway.config.settings import Certificates, Dpop
 from tests.certificates import Authority
 from tests.config.making import Project
 
@@ -155,3 +157,69 @@ def test_a_told_certificate_is_one_too(project: Project) -> None:
     project.edit("policies/orders.toml", "[service]\n", line)
     routes = project.load().policy.routes
     assert all(each.binding == frozenset({"mtls"}) for each in routes)
+
+
+# Certificates as credentials
+
+SECTION = """
+[certificates]
+name = "subject"
+max_lifetime = "7d"
+[certificates.roles]
+"CN=billing" = ["support"]
+"""
+TAKING = 'issuers = ["demo", "certificates"]\ncredentials = ["bearer", "certificate"]\n'
+
+
+def taking(project: Project) -> Project:
+    """Let the service take certificates."""
+    project.edit("policies/orders.toml", 'issuers  = ["demo"]\n', TAKING)
+    owner = 'owner = { param = "customer_id", issuer = "demo" }'
+    text = project.read("policies/orders.toml")
+    text = re.sub(r'owner +=\s"customer_id"', owner, text)
+    return project.write("policies/orders.toml", text)
+
+
+def test_certificates_have_an_issuer_of_their_own(project: Project) -> None:
+    """Which signs no tokens, and may assert the roles that are given to names."""
+    loaded = taking(with_tls(project)).append("gateway.toml", SECTION).load()
+    issuer = loaded.settings.issuers["certificates"]
+
+    assert loaded.settings.certificates == Certificates(
+        "subject", {"CN=billing": frozenset({"support"})}, 7 * 86400.0
+    )
+    assert not issuer.signs
+    assert issuer.max_lifetime == 7 * 86400.0
+    assert issuer.roles.allow == {"support"}
+    assert "certificate" in loaded.policy.routes[0].credentials
+
+
+def test_without_the_section_no_certificate_is_a_credential(project: Project) -> None:
+    """And no issuer has that name."""
+    assert project.load().settings.certificates is None
+    line = 'credentials = ["certificate"]\n'
+    project.edit("policies/orders.toml", "[[route]]\n", "[[route]]\n" + line)
+    assert "has no [certificates]" in project.report()
+    project.edit("policies/orders.toml", line, "")
+    project.edit("policies/orders.toml", 'issuers  = ["demo"]\n', TAKING)
+    assert 'unknown issuer "certificates"' in project.report()
+
+
+def test_somebody_has_to_see_to_what_they_show(project: Project) -> None:
+    """Our own TLS, or a proxy that tells it; and roles are those of the policies."""
+    project.append("gateway.toml", SECTION)
+    taking(project)
+    assert "no client is asked for a certificate" in project.report()
+    with_tls(project)
+    project.edit("gateway.toml", '["support"]', '["suport"]')
+    report = project.report()
+    assert 'no policy file has [roles."suport"]' in report
+    assert 'did you mean "support"?' in report
+
+
+def test_an_issuer_of_tokens_may_not_take_the_name(project: Project) -> None:
+    """Whose is a revocation, or a subject?"""
+    for name in ("issuer.demo", "issuer.demo.roles", "issuer.demo.scope"):
+        new = name.replace("demo", "certificates")
+        project.edit("gateway.toml", f"[{name}]", f"[{new}]")
+    assert "this name is that of callers by certificate" in project.report()

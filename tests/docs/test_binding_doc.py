@@ -57,7 +57,9 @@ async def test_the_route_takes_bound_tokens_alone(tmp_path: Path) -> None:
     assert [entry.reason for entry in site.log] == [None, "binding.missing"]
 
 
-async def test_proxies_and_addresses_are_written_as_shown(tmp_path: Path) -> None:
+def test_proxies_certificates_and_addresses_are_written_as_shown(
+    tmp_path: Path,
+) -> None:
     """Each loads, the proxy's with a TLS that asks for its certificate."""
     authority = Authority()
     authority.sign().write(tmp_path)
@@ -70,7 +72,13 @@ client      = "required"
 client_ca   = "file:ca.crt"
 """
     server = toml("client_certificate").partition("\n")[2]
-    site = Site(tmp_path, server=server, more=tls)
+    service = 'upstream = "orders"\n'
+    policy = POLICY.replace(service, service + toml('["bearer", "certificate"]'))
+    policy = re.sub(
+        r'owner +=\s"(\w+)"', r'owner = { param = "\1", issuer = "corp" }', policy
+    )
+    more = tls + toml("[certificates]")
+    site = Site(tmp_path, server=server, more=more, policy=policy)
     path = site.write()
     line = 'algorithms  = ["ES256"]\n'
     text = path.read_text().replace(line, line + toml("address_claim"))
@@ -80,6 +88,9 @@ client_ca   = "file:ca.crt"
     assert settings.server.client_certificate == "client-cert"
     corp = settings.issuers["corp"]
     assert (corp.address_claim, corp.subnet_v4, corp.subnet_v6) == ("ip", 32, 64)
+    assert settings.certificates is not None
+    assert list(settings.certificates.roles.values()) == [frozenset({"support"})]
+    assert settings.issuers.keys() == {"corp", "certificates"}
 
 
 def test_the_page_says_each_check_and_each_number() -> None:

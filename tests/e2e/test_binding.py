@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -555,6 +556,91 @@ async def test_nobody_else_may(tmp_path: Path, kind: str) -> None:
 
     assert answer.status == 401
     assert run.site.log[0].reason == "binding.missing:mtls"
+
+
+# Certificates as credentials
+
+TAKING = re.sub(
+    r'owner +=\s"customer_id"',
+    'owner = { param = "customer_id", issuer = "corp" }',
+    POLICY,
+).replace(
+    'upstream = "orders"\n',
+    'upstream = "orders"\nissuers = ["corp", "certificates"]\n'
+    'credentials = ["bearer", "certificate"]\n',
+)
+NAMES = """
+[certificates]
+name = "subject"
+[certificates.roles]
+"CN=alice" = ["customer"]
+"""
+FILE = "/api/orders/files/a"
+
+
+async def test_a_certificate_may_be_the_credential(tmp_path: Path) -> None:
+    """Its name has roles, or none; a token that is there counts before it."""
+    async with run_at(tmp_path, policy=TAKING, more=TLS + NAMES) as run:
+        alice, bob = (showing(tmp_path, each) for each in (ALICE, BOB))
+        bearer = run.site.bearer("c-1", "support")
+        told = SAID["client-cert"](ALICE)
+        answers = [
+            await run.ask({}, context=alice, path=FILE),
+            await run.ask({}, context=bob, path=FILE),
+            await run.ask({}, context=bob),
+            await run.ask({}, context=CA.client(), path=FILE),
+            await run.ask(told, context=CA.client(), path=FILE),
+            await run.ask(bearer, context=bob, path=FILE),
+            await run.ask({"authorization": "Bearer x.y.z"}, context=alice),
+        ]
+        caller = await run.caller(alice)
+        again = [(await caller.call(asking({}))).status for _ in range(3)]
+        await run.gateway.engine.revoke(
+            RevocationOrder("certificates", "token", thumbprint(ALICE.der))
+        )
+        again.append((await caller.call(asking({}))).status)
+
+    assert [each.status for each in answers] == [200, 403, 200, 401, 401, 200, 401]
+    assert again == [200, 200, 200, 401]
+    assert run.reason() == "token.revoked"
+    users = [each.value(b"x-auth-request-user") for each in run.backend.requests]
+    assert users[:3] == [b"CN=alice", b"CN=bob", b"c-1"]
+    who = run.site.log[0].principal
+    assert who is not None
+    assert (who.kind, who.issuer, who.subject) == (
+        "service",
+        "certificates",
+        "CN=alice",
+    )
+
+
+async def test_a_proxy_may_tell_the_credential(tmp_path: Path) -> None:
+    """Whole: a hash of it names nobody. From anybody else it is nothing."""
+    pem = quote(ALICE.pem.decode(), safe="")
+    whole = {"x-forwarded-client-cert": f'Hash={_hash(ALICE)};Cert="{pem}"'}
+    believing = 'trusted_proxies = ["127.0.0.1"]\nclient_certificate = "xfcc"'
+    other = believing.replace("127.0.0.1", "::1")
+    statuses = []
+    for number, server in enumerate((believing, other)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        async with run_at(place, policy=TAKING, server=server, more=NAMES) as run:
+            for fields in (
+                whole,
+                SAID["xfcc"](ALICE),
+                {"x-forwarded-client-cert": "x"},
+                {"x-forwarded-client-cert": f'Cert="{pem[:-60]}"'},
+            ):
+                answer = await run.ask(fields, path=FILE)
+                statuses.append((answer.status, run.reason()))
+
+    assert statuses == [
+        (200, None),
+        (401, "credential.missing"),
+        (401, "certificate.invalid:field"),
+        (401, "certificate.invalid:field"),
+        *([(401, "credential.missing")] * 4),
+    ]
 
 
 # Addresses

@@ -261,7 +261,7 @@ def test_permissions_of_a_list_are_bits_and_the_rest_is_a_rule() -> None:
             route("GET /a", credentials=("api_key",)),
             "credentials",
             'unknown credential kind "api_key"',
-            "known: bearer, ticket",
+            "known: bearer, certificate, ticket",
         ),
         (
             route("GET /a", credentials=("ticket",)),

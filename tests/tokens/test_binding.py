@@ -220,6 +220,27 @@ def test_all_that_it_is_bound_to_has_to_be_proven() -> None:
         assert found.reason is reason
 
 
+def test_a_certificate_that_was_shown_or_told_whole_is_a_credential() -> None:
+    """By whoever is believed; its digest alone is none."""
+    shown = Peer("192.0.2.1", certificate="x", shown=b"der")
+    proxy = Peer("127.0.0.1", trusted=True, certificate="x", shown=b"of the proxy")
+    field = (b"client-cert", b":ZGVy:")
+    found = Credential("certificate", "x509:ZGVy")
+
+    def credential(source: Any, peer: Peer, *headers: tuple[bytes, bytes]) -> object:
+        head = head_of(b"/orders/7", *headers)._replace(peer=peer)
+        return Bindings(source).credential(head)
+
+    assert credential("tls", shown) == found
+    assert credential("tls", Peer("192.0.2.1"), field) is None
+    assert credential("client-cert", proxy, field) == found
+    assert credential("client-cert", proxy) is None
+    assert credential("client-cert", shown, field) is None
+    assert credential("xfcc", proxy, XFCC) is None
+    wrong = Denial(Reason.CERTIFICATE_INVALID, "field")
+    assert credential("xfcc", proxy, (XFCC[0], b"x")) == wrong
+
+
 @given(st.binary(max_size=60), st.binary(max_size=60), st.binary(max_size=60))
 def test_any_bytes_in_any_field_are_a_refusal(
     presented: bytes, client_cert: bytes, xfcc: bytes

@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model import Denial, Reason
-from gateway.wire.client_certificate import Field, byte_sequence, told_certificate
+from gateway.wire.client_certificate import (
+    Field,
+    Told,
+    byte_sequence,
+    told_certificate,
+)
 from tests import vectors
 from tests.certificates import Authority
 from tests.fakes import fields
@@ -26,7 +31,8 @@ WRONG = Denial(Reason.BINDING_WRONG, "certificate field")
 
 def told(value: str, field: Field = "xfcc") -> bytes | Denial | None:
     name = "client-cert" if field == "client-cert" else "x-forwarded-client-cert"
-    return told_certificate(fields((name, value)), field)
+    found = told_certificate(fields((name, value)), field)
+    return found.digest if isinstance(found, Told) else found
 
 
 def b64(der: bytes) -> str:
@@ -155,4 +161,21 @@ def test_any_bytes_are_a_digest_or_a_refusal(value: str, field: Field) -> None:
     name = b"client-cert" if field == "client-cert" else b"x-forwarded-client-cert"
     found = told_certificate(((name, value.encode("latin-1")),), field)
 
-    assert isinstance(found, Denial) or (found is not None and len(found) == 32)
+    assert isinstance(found, Denial) or (found is not None and len(found.digest) == 32)
+
+
+def test_the_certificate_is_there_where_it_was_told() -> None:
+    """And not where its digest alone was."""
+    by_hash = told_certificate(
+        fields(("x-forwarded-client-cert", f"Hash={HASH}")), "xfcc"
+    )
+    whole = (
+        (f'Hash={HASH};Cert="{PEM}"', "xfcc"),
+        (f":{b64(ALICE.der)}:", "client-cert"),
+    )
+
+    assert by_hash == Told(DIGEST, None)
+    for value, field in whole:
+        name = "client-cert" if field == "client-cert" else "x-forwarded-client-cert"
+        found = told_certificate(fields((name, value)), field)  # type: ignore[arg-type]
+        assert found == Told(DIGEST, ALICE.der)

@@ -69,6 +69,7 @@ TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.CREDENTIAL_IN_QUERY: (400, "invalid_request", INVALID_REQUEST, False),
     Reason.CREDENTIAL_UNRECOGNISED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TICKET_INVALID: (401, "invalid_token", INVALID_TOKEN, False),
+    Reason.CERTIFICATE_INVALID: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TOKEN_MALFORMED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TOKEN_INACTIVE: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.ISSUER_UNTRUSTED: (401, "invalid_token", INVALID_TOKEN, False),
@@ -164,7 +165,7 @@ def test_all_bad_tokens_are_answered_alike() -> None:
     }
 
     assert len(answers) == 1
-    bad = ("token.", "ticket.", "binding.")
+    bad = ("token.", "ticket.", "binding.", "certificate.")
     assert (
         sum(TABLE[reason][2] == INVALID_TOKEN for reason in EVERY)
         == sum(reason.startswith(bad) for reason in EVERY) + 1
