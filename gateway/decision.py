@@ -15,6 +15,7 @@ Imports: gateway.model, gateway.policy, gateway.tokens, gateway.wire.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -251,6 +252,12 @@ class Decider:
             route, params, principal, granted, route.upstream, _sent(head, route)
         )
 
+    def by(self, policy: Policy) -> Decider:
+        """Return one that decides by *policy*, and is else the same."""
+        other = copy.copy(self)
+        other.policy = policy
+        return other
+
     def decide_now(self, head: RequestHead, now: float) -> Permit | Denial | Pending:
         """Decide *head* without waiting, or say what has to be waited for."""
         steps = self.steps(head, now)
@@ -318,7 +325,8 @@ async def finish(
 
 
 def _on(denial: Denial, route: Route, principal: Principal | None = None) -> Denial:
-    return Denial(denial.reason, denial.at, denial.needed, route, principal)
+    who = principal or denial.principal
+    return Denial(denial.reason, denial.at, denial.needed, route, who)
 
 
 def _sent(head: RequestHead, route: Route) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from gateway.policy.grants import Grants, IssuerGrants
 from gateway.policy.permissions import read_roles, read_vocabulary
@@ -25,7 +25,7 @@ from gateway.policy.routes import (
     compile_route,
 )
 from gateway.policy.spaces import Line, Territory, check, spaces
-from gateway.policy.spec import KeyPath, PolicyFile, Problem
+from gateway.policy.spec import KeyPath, PolicyFile, Problem, RouteSpec, ServiceSpec
 from gateway.policy.suggest import did_you_mean
 from gateway.policy.table import ANY_METHOD, Entry, Table
 from gateway.policy.templates import Fault, Shape, parse_prefix, shape
@@ -103,6 +103,24 @@ def compile_policy(
         hosts=frozenset().union(*(service.hosts for service in services)),
         generation=_generation(files, issuers, own_prefix),
     )
+
+
+def any_route(issuers: Iterable[str]) -> Policy:
+    """Return a policy of one route, which asks for a token of *issuers* and no more."""
+    route = RouteSpec(("route", 0), ("*",), "/{rest...}", access="authenticated")
+    service = ServiceSpec(("service",), "any", "/", "any", issuers=tuple(issuers))
+    policy = compile_policy(
+        [PolicyFile("", service, routes=(route,))],
+        issuers={
+            name: IssuerGrants(name, frozenset(), "ignore", "ignore")
+            for name in issuers
+        },
+        upstreams={"any"},
+        own_prefix="/auth",
+        line=lambda file, _at: file,
+    )
+    assert isinstance(policy, Policy), policy
+    return policy
 
 
 def _service(

@@ -94,7 +94,7 @@ def unless_expired(principal: Principal | Denial, now: float) -> Principal | Den
     if isinstance(principal, Principal) and now >= (
         principal.expires_at + principal.leeway
     ):
-        return Denial(Reason.TOKEN_EXPIRED)
+        return Denial(Reason.TOKEN_EXPIRED, principal=principal)
     return principal
 
 

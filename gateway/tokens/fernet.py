@@ -89,6 +89,15 @@ class FernetKeys:
         return self._fernet.rotate(token).decode("ascii")
 
 
+def said_time(token: str) -> int | None:
+    """Return when *token* says that it was sealed, which nobody has verified.
+
+    Unix seconds; None: it is no Fernet token.
+    """
+    raw = _raw(token)
+    return None if raw is None else int.from_bytes(raw[_TIME], "big")
+
+
 class FernetAuthenticator:
     """Verifies tokens that the holders of *keys* have sealed.
 

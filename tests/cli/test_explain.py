@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
-from tests.site import Site
+from tests.sealed import SealedSite
+from tests.site import AUDIENCE, ISSUER, Site
+from tests.tokens import make
 
 ORDERS = "/api/orders/customers/c-1/orders"
 
@@ -87,3 +92,164 @@ def test_any_path_has_an_explanation(tmp_path: Path, path: str) -> None:
 
     assert status == 1
     assert lines["verdict"].startswith("400 target.ambiguous")
+
+
+def signed(site: Site, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    """Return a token of the site's issuer, with these *claims*."""
+    now = int(time.time())
+    said = {"iss": ISSUER, "aud": AUDIENCE, "sub": "c-1", "client_id": "x"}
+    times = {"iat": now - 600, "exp": now + 600}
+    return make.token(site.key, {**said, **times, **claims}, header)
+
+
+def test_a_token_is_explained_check_by_check(tmp_path: Path) -> None:
+    """Without a request: what it is, that each check has passed, and what it grants."""
+    site = Site(tmp_path)
+    token = signed(site, roles=["customer"])
+
+    status, lines, output = explain(site, token=token + "\n")
+
+    assert status == 0
+    assert lines["token"] == f'JWT: alg "ES256", typ "at+jwt", kid "{site.key.key_id}"'
+    assert lines["says"].startswith(f'iss "{ISSUER}"; sub "c-1"; aud "{AUDIENCE}"')
+    assert lines["says"].endswith("; issued 10 min ago; expires in 10 min")
+    assert {lines[name] for name in CHECKS} == {"ok"}
+    assert lines["caller"] == "user c-1 of corp"
+    assert lines["grants"] == "orders:read orders:write"
+    assert lines["verdict"].startswith("believed")
+    for part in token.split("."):
+        assert part not in output
+
+
+CHECKS = (
+    "form",
+    "issuer",
+    "type",
+    "algorithm",
+    "key",
+    "signature",
+    "claims",
+    "time",
+    "audience",
+    "revoked",
+)
+
+
+FETCHED = "those of corp were fetched 0 s ago"
+
+
+@pytest.mark.parametrize(
+    ("header", "claims", "check", "why", "verdict"),
+    [
+        ({}, {"iss": "https://other"}, "issuer", "refused", "token.issuer"),
+        ({"typ": "dpop+jwt"}, {}, "type", "refused: typ", "token.type:typ"),
+        ({"alg": "RS256"}, {}, "algorithm", "refused", "token.algorithm"),
+        ({"kid": "k-9"}, {}, "key", f"refused: no such key; {FETCHED}", "token.key"),
+        ({}, {"sub": ""}, "claims", "refused: sub", "token.claim:sub"),
+        ({}, {"exp": 2**40}, "claims", "refused: exp", "token.lifetime:exp"),
+        (
+            {},
+            {"aud": "shop"},
+            "audience",
+            f'refused: it is for "shop", not for "{AUDIENCE}"',
+            "token.audience",
+        ),
+    ],
+)
+def test_the_check_that_refuses_a_token_is_the_last_one(
+    tmp_path: Path,
+    header: dict[str, Any],
+    claims: dict[str, Any],
+    check: str,
+    why: str,
+    verdict: str,
+) -> None:
+    """What comes before it has passed, what comes behind was not asked."""
+    site = Site(tmp_path)
+    status, lines, _ = explain(site, token=signed(site, header, **claims))
+
+    at = CHECKS.index(check)
+    assert status == 1
+    assert {lines[name] for name in CHECKS[:at]} <= {"ok"}
+    assert lines[check] == why
+    assert {lines[name] for name in CHECKS[at + 1 :]} == {"not asked"}
+    assert lines["verdict"] == f"401 {verdict}"
+
+
+def test_how_late_a_token_is_is_said(tmp_path: Path) -> None:
+    """And how much of that would have been forgiven; beside a request, too."""
+    site, now = Site(tmp_path), int(time.time())
+    token = signed(site, exp=now - 37)
+    for words in ((), ("GET", ORDERS)):
+        _, lines, _ = explain(site, *words, token=token)
+        assert re.fullmatch(
+            r"refused: expired (3[789]|4[0-9]) s ago, leeway 30 s", lines["time"]
+        )
+        assert lines["caller"] == "user c-1 of corp"
+
+    _, lines, _ = explain(site, token=signed(site, nbf=now + 3600))
+    assert lines["time"] == "refused: nbf is in 60 min"
+
+
+@pytest.mark.parametrize(
+    ("token", "form", "verdict"),
+    [
+        ("a.b.c", "JWT", "token.malformed:form"),
+        ("a.b.c.d.e", "encrypted JWT", "credential.unrecognised"),
+        ("secret-text", "opaque token", "credential.unrecognised"),
+        ("two words", "opaque token", "credential.malformed:not a b64token"),
+        ("", "opaque token", "credential.malformed:not a b64token"),
+    ],
+)
+def test_what_is_no_token_is_explained(
+    tmp_path: Path, token: str, form: str, verdict: str
+) -> None:
+    """By its form, and never said back."""
+    status, lines, output = explain(Site(tmp_path), token=token)
+
+    assert (status, lines["token"]) == (1, form)
+    assert lines["form"].startswith("refused")
+    assert lines["verdict"].endswith(verdict)
+    assert not token or token not in output
+
+
+@pytest.mark.parametrize("kind", ["fernet", "jwe", "nested"])
+def test_a_sealed_token_is_explained(tmp_path: Path, kind: str) -> None:
+    """By the checks that it meets; what is in it stays in it."""
+    site = SealedSite(tmp_path)
+    site.write()
+    token: str = getattr(site, kind)()
+    form = "Fernet token" if kind == "fernet" else "encrypted JWT"
+    without = {"issuer"} if kind != "fernet" else {"issuer", "type", "algorithm", "key"}
+
+    status, lines, output = explain(site, token=token)
+
+    assert status == 0
+    assert lines["token"].startswith(form)
+    assert {name for name in CHECKS if name in lines} == {*CHECKS} - without
+    assert {lines[name] for name in CHECKS if name in lines} == {"ok"}
+    assert lines["caller"].startswith("user c-1 of ")
+    assert token not in output
+
+    touched = token[:-9] + ("A" if token[-9] != "A" else "B") + token[-8:]
+    status, lines, _ = explain(site, token=touched)
+    assert (status, lines["signature"]) == (1, "refused")
+    assert lines["claims"] == "not asked"
+
+
+def test_an_outage_is_no_verdict_about_a_token(tmp_path: Path) -> None:
+    """The store can't say whether it was revoked."""
+    site = Site(tmp_path, store="redis://127.0.0.1:9/0")
+
+    status, lines, _ = explain(site, token=signed(site))
+
+    assert status == 1
+    assert lines["verdict"].startswith("503 outage: revocation store")
+
+
+def test_something_has_to_be_explained() -> None:
+    """A request, a token, or both."""
+    for words in ([], ["GET"]):
+        outcome = CliRunner().invoke(main, ["explain", *words])
+        assert outcome.exit_code == 2
+        assert "METHOD and PATH" in outcome.output
