@@ -136,6 +136,7 @@ def test_a_tokens_own_time_counts(sealed_at: float, reason: str) -> None:
         ({"aud": []}, "token.claim:aud"),
         ({"iss": "https://other.example"}, "token.issuer"),
         ({"cnf": {}}, "token.claim:cnf"),
+        ({"cnf": {"jkt": "x"}}, "token.claim:cnf"),
         ({"jti": "x" * 129}, "token.claim:jti"),
     ],
 )

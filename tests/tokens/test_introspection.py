@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Denial, IntrospectionNeeded, Principal
+from gateway.model import Binding, Denial, IntrospectionNeeded, Principal
 from gateway.tokens.accept import accept
 from gateway.tokens.claims import IssuerRules
+from gateway.tokens.confirmation import BindingRules
 from gateway.tokens.introspection import (
     AnswerRefused,
     OpaqueAuthenticator,
@@ -83,6 +84,17 @@ def test_an_active_token_names_its_principal() -> None:
     assert found.expires_at == NOW + 600
     assert found.known_for == 60
     assert found.key is None
+
+
+@pytest.mark.parametrize("token_type", ["DPoP", "Bearer", ...])
+def test_what_it_is_bound_to_is_the_issuers_to_say(token_type: object) -> None:
+    """RFC 9449 section 6.2, RFC 8705 section 3.2: in `cnf` of the answer."""
+    digest = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"
+    rules = OpaqueRules(replace(CORP, binding=BindingRules(dpop=True)))
+
+    found = believed(rules, cnf={"jkt": digest}, token_type=token_type)
+
+    assert found.binding == Binding(key=digest)
 
 
 def test_one_that_is_not_active_is_refused() -> None:
