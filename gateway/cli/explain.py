@@ -58,6 +58,15 @@ _CHECKS: Mapping[str, frozenset[Reason]] = {
     "claims": frozenset({Reason.CLAIM_INVALID, Reason.LIFETIME_TOO_LONG}),
     "time": frozenset({Reason.TOKEN_EXPIRED, Reason.TOKEN_NOT_YET_VALID}),
     "audience": frozenset({Reason.AUDIENCE_WRONG, Reason.ISSUER_NOT_ACCEPTED}),
+    "binding": frozenset(
+        {
+            Reason.BINDING_MISSING,
+            Reason.BINDING_WRONG,
+            Reason.DPOP_MISSING,
+            Reason.DPOP_KEY,
+            Reason.DPOP_INVALID,
+        }
+    ),
     "revoked": frozenset({Reason.TOKEN_REVOKED}),
 }
 _ASKED = frozenset().union(*_CHECKS.values())

@@ -131,6 +131,7 @@ CHECKS = (
     "claims",
     "time",
     "audience",
+    "binding",
     "revoked",
 )
 
@@ -153,6 +154,13 @@ FETCHED = "those of corp were fetched 0 s ago"
             "audience",
             f'refused: it is for "shop", not for "{AUDIENCE}"',
             "token.audience",
+        ),
+        (
+            {},
+            {"cnf": {"x5t#S256": "A" * 43}},
+            "binding",
+            "refused: mtls",
+            "binding.missing:mtls",
         ),
     ],
 )
