@@ -22,11 +22,14 @@ Headers = tuple[tuple[bytes, bytes], ...]
 white space around them."""
 
 PrincipalKind = Literal["user", "service", "api_key", "anonymous"]
-CredentialKind = Literal["bearer", "ticket", "certificate"]
+CredentialKind = Literal["bearer", "ticket", "certificate", "api_key"]
 CERTIFICATES = "certificates"
 """The issuer of certificates that are credentials: a name that no [issuer.x] has."""
 BindingKind = Literal["ip", "mtls", "dpop"]
 Access = Literal["public", "authenticated", "optional", "require"]
+
+API_KEYS = "api_keys"
+"""The issuer of API keys: a name that no [issuer.x] has."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -78,6 +81,7 @@ class Reason(enum.StrEnum):
     AUDIENCE_WRONG = "token.audience"
     ISSUER_NOT_ACCEPTED = "token.issuer_not_accepted"
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    KEY_NETWORK = "key.network"  # an API key, from where it doesn't count
     # What the token is bound to; `at` names the kind, or which check has failed
     BINDING_MISSING = "binding.missing"  # to nothing of what is asked for, or not shown
     BINDING_WRONG = "binding.wrong"  # to another address or certificate
@@ -237,6 +241,7 @@ class Principal:
     )  # verified
     # What a revocation may name it by: gateway.tokens.fingerprints, 16 bytes each.
     fingerprints: Fingerprints | None = None
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()  # it counts from these alone
     key: VerificationKey | None = field(default=None, repr=False)  # has verified it
     known_for: float | None = None  # seconds from then; None: until it expires
     binding: Binding | None = None  # None: whoever bears the token may use it
@@ -314,6 +319,13 @@ class TicketNeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKeyNeeded:
+    """Answered with the record of an API key (gateway.tokens.api_key), or None."""
+
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayNeeded:
     """Answered with a bool: this DPoP proof has not been used before.
 
@@ -324,7 +336,14 @@ class ReplayNeeded:
     issued_at: float  # Unix seconds, as it says
 
 
-Need = KeyNeeded | IntrospectionNeeded | RevocationNeeded | TicketNeeded | ReplayNeeded
+Need = (
+    KeyNeeded
+    | IntrospectionNeeded
+    | RevocationNeeded
+    | TicketNeeded
+    | ReplayNeeded
+    | ApiKeyNeeded
+)
 T = TypeVar("T")
 Steps = Generator[Need, Any, T]
 """A computation that yields what it needs to be told, and returns a T."""

@@ -84,6 +84,7 @@ TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.AUDIENCE_WRONG: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.ISSUER_NOT_ACCEPTED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TOKEN_REVOKED: (401, "invalid_token", INVALID_TOKEN, False),
+    Reason.KEY_NETWORK: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.BINDING_MISSING: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.BINDING_WRONG: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.DPOP_MISSING: (401, "invalid_token", UNPROVEN, False),
@@ -165,7 +166,7 @@ def test_all_bad_tokens_are_answered_alike() -> None:
     }
 
     assert len(answers) == 1
-    bad = ("token.", "ticket.", "binding.", "certificate.")
+    bad = ("token.", "ticket.", "binding.", "certificate.", "key.")
     assert (
         sum(TABLE[reason][2] == INVALID_TOKEN for reason in EVERY)
         == sum(reason.startswith(bad) for reason in EVERY) + 1
