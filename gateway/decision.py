@@ -42,9 +42,10 @@ from gateway.model import (
 )
 from gateway.policy.policy import Policy
 from gateway.tokens.accept import accept
+from gateway.tokens.api_key import is_outside
 from gateway.tokens.binding import Bindings
 from gateway.tokens.tickets import request_of
-from gateway.wire.credential import extract, without_ticket
+from gateway.wire.credential import KeyPlace, extract, without_ticket
 from gateway.wire.websocket import check_origin
 
 OWN = Route(
@@ -105,6 +106,7 @@ class Decider:
         hosts: The Host values served, lower-case; empty for any valid one (R4).
         own_prefix: The segments of [server].own_prefix.
         max_token: bytes.
+        api_keys: Where API keys stand, and who knows them; None: there are none.
         bindings: What proves that a token is presented by whom it is bound to; None:
             our own TLS, and the client's address.
     """
@@ -120,6 +122,7 @@ class Decider:
         hosts: frozenset[str] = frozenset(),
         own_prefix: tuple[str, ...] = ("auth",),
         max_token: int = 8 * 1024,
+        api_keys: tuple[KeyPlace, Authenticator] | None = None,
         bindings: Bindings | None = None,
     ) -> None:
         self.policy = policy
@@ -131,6 +134,10 @@ class Decider:
         self._own = (own_prefix, WELL_KNOWN)
         self._own_first = frozenset(prefix[0] for prefix in self._own)
         self._max_token = max_token
+        self.key_place: KeyPlace | None = None
+        self._api_keys: Authenticator | None = None
+        if api_keys is not None:
+            self.key_place, self._api_keys = api_keys
         self._bindings = bindings or Bindings()
 
     def steps(self, head: RequestHead, now: float) -> Steps[Permit | Denial]:
@@ -165,6 +172,7 @@ class Decider:
             route.credentials,
             self._max_token,
             sockets is not None,
+            self.key_place,
         )
         if (
             isinstance(credential, Denial)
@@ -198,20 +206,28 @@ class Decider:
                     return _on(Denial(Reason.TICKET_INVALID), route)
                 credential = stood_for
 
-            principal = self._verified.get(credential.kind, credential.token)
+            # A key's record may change at any time, unlike what a token says: who knows
+            # keys knows too for how long.
+            is_key = credential.kind == "api_key"
+            if not is_key:
+                principal = self._verified.get(credential.kind, credential.token)
             if principal is None:
                 verdict = yield from self._authenticate(credential, now)
                 if isinstance(verdict, Denial):
                     return _on(verdict, route)
                 principal = verdict
-                self._verified.put(credential.kind, credential.token, principal)
+                if not is_key:
+                    self._verified.put(credential.kind, credential.token, principal)
 
             # On every request, whether the token was known or not: what depends on
             # this route and this moment is never cached.
             audience = route.audience
-            if audience is None or credential.kind == "certificate":
+            # A key, or a certificate, is for all routes that take such.
+            if audience is None or is_key or credential.kind == "certificate":
                 audience = self._audiences[principal.issuer]
             refused = accept(principal, audience, route.issuers, now)
+            if refused is None and is_key and is_outside(principal, head.client):
+                refused = Denial(Reason.KEY_NETWORK)
             if refused is not None:
                 return _on(refused, route, principal)
 
@@ -286,6 +302,8 @@ class Decider:
     def _authenticate(
         self, credential: Credential, now: float
     ) -> Steps[Principal | Denial]:
+        if credential.kind == "api_key" and self._api_keys is not None:
+            return (yield from self._api_keys.authenticate(credential.token, now))
         # The first authenticator that knows the shape has the last word. To try the
         # next one after a refusal would let a token be read two ways.
         for authenticator in self._authenticators:

@@ -139,9 +139,8 @@ class Staff:
     def decider(self, **given: Any) -> Decider:
         """Return a Decider that has nobody else."""
         policy = cast("Policy", self)
-        return Decider(
-            policy, [self], self, self, audiences={"corp": frozenset({"api"})}, **given
-        )
+        given = {"audiences": {"corp": frozenset({"api"})}, **given}
+        return Decider(policy, [self], self, self, **given)
 
 
 def fields(*pairs: tuple[str, str]) -> Headers:

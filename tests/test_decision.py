@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import Any, Literal
 from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.decision import OWN, Pending, finish
 from gateway.model import (
     ANONYMOUS,
     SELF,
+    ApiKeyNeeded,
     Binding,
     Case,
     Credential,
     Denial,
+    HeaderSection,
     Need,
     Peer,
     Permit,
@@ -30,8 +35,11 @@ from gateway.model import (
     TicketNeeded,
     Unavailable,
 )
+from gateway.tokens.api_key import ApiKeyAuthenticator, KeyRules
 from gateway.tokens.binding import Bindings
 from gateway.tokens.dpop import Proofs
+from gateway.wire.credential import KeyPlace
+from gateway.wire.problems import problem
 from tests.fakes import ALICE, ORDERS, READ, Staff, bearer, head_of
 from tests.tokens import make
 from tests.tokens.proofs import jkt_of, proof_of
@@ -543,6 +551,150 @@ def test_a_subprotocol_is_a_credential_where_websockets_are(
     else:
         assert isinstance(outcome, Denial)
         assert outcome.reason is Reason.CREDENTIAL_MISSING
+
+
+# API keys
+
+MACHINE = replace(
+    ALICE,
+    kind="api_key",
+    issuer="api_keys",
+    audience=frozenset({"api_keys"}),
+    networks=(ip_network("192.0.2.0/24"),),
+)
+BY_KEY = replace(
+    ORDERS,
+    issuers=frozenset({"api_keys", "corp"}),
+    credentials=frozenset({"api_key", "bearer"}),
+)
+PLACE = KeyPlace.of("x-api-key", "gw")
+
+
+@dataclass
+class Keys:
+    """Knows one key, and how often it was asked for it."""
+
+    principal: Principal | Denial = MACHINE
+    asked: int = 0
+
+    def recognises(self, token: str) -> bool:
+        raise AssertionError(token)
+
+    def authenticate(self, _token: str, _now: float) -> Steps[Principal | Denial]:
+        self.asked += 1
+        yield from ()
+        return self.principal
+
+
+def decide_key(
+    staff: Staff, keys: Keys | ApiKeyAuthenticator, head: RequestHead | None = None
+) -> Permit | Denial | Pending:
+    return decide(
+        staff,
+        head or head_of(b"/orders/7", (b"x-api-key", b"a.b.c")),
+        api_keys=(PLACE, keys),
+        audiences={"corp": frozenset({"api"}), "api_keys": frozenset({"api_keys"})},
+    )
+
+
+def test_a_key_is_asked_for_each_time_by_who_knows_keys() -> None:
+    """Never of the verified tokens, whatever they hold; never of other authenticators.
+
+    A text that is a token by its shape is none where keys stand.
+    """
+    staff, keys = Staff(route=BY_KEY, known={"a.b.c": ALICE}), Keys()
+    for number in (1, 2):
+        permit = decide_key(staff, keys)
+        assert isinstance(permit, Permit)
+        assert permit.principal is MACHINE
+        assert keys.asked == number
+    assert "authenticate" not in staff.asked
+    assert staff.known == {"a.b.c": ALICE}
+
+
+def test_a_keys_refusal_is_final() -> None:
+    """Nobody else is asked about it."""
+    staff, keys = Staff(route=BY_KEY), Keys(Denial(Reason.KEY_UNKNOWN))
+    assert str(decide_key(staff, keys)) == "token.key"
+    assert staff.asked == ["match"]
+
+
+def test_an_audience_of_the_route_is_about_tokens() -> None:
+    """A key has none: it is for all routes that take keys."""
+    route = replace(BY_KEY, audience=frozenset({"something"}))
+    assert isinstance(decide_key(Staff(route=route), Keys()), Permit)
+
+
+@pytest.mark.parametrize(
+    ("principal", "route", "mirror", "reason"),
+    [
+        (replace(MACHINE, expires_at=NOW), BY_KEY, False, "token.expired"),
+        (
+            MACHINE,
+            replace(BY_KEY, issuers=frozenset({"corp"})),
+            False,
+            "token.issuer_not_accepted",
+        ),
+        (
+            replace(MACHINE, networks=(ip_network("198.51.100.0/24"),)),
+            BY_KEY,
+            False,
+            "key.network",
+        ),
+        (MACHINE, BY_KEY, True, "token.revoked"),
+        (
+            MACHINE,
+            replace(BY_KEY, credentials=frozenset({"bearer"})),
+            False,
+            "credential.missing",
+        ),
+    ],
+)
+def test_what_depends_on_the_moment_is_asked_of_a_key_too(
+    principal: Principal, route: Route, mirror: bool, reason: str
+) -> None:
+    """Time, issuer, where it comes from, revocation, and whether its kind counts."""
+    staff = Staff(route=route, mirror=mirror)
+    assert str(decide_key(staff, Keys(principal))) == reason
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"authorization", b"x-api-key", b"cookie"]),
+            st.binary(max_size=120)
+            | st.binary(max_size=90).map(lambda rest: b"Bearer " + rest)
+            | st.from_regex(rb"\A(Bearer )?gw_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\Z"),
+        ),
+        max_size=3,
+    )
+)
+def test_no_bytes_at_all_are_a_key_that_nobody_knows(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    """Refused for what they are, or asked for once, by a digest (I1, I5)."""
+    head = head_of(b"/orders/7")._replace(headers=tuple(headers))
+    section = HeaderSection(tuple(headers), "api", b"api")
+    keys = ApiKeyAuthenticator(KeyRules(imported=True), {}, Nobody())
+    staff = Staff(route=BY_KEY, principal=Denial(Reason.SIGNATURE_INVALID))
+    found = decide_key(staff, keys, head._replace(section=section))
+    if isinstance(found, Pending):
+        assert isinstance(found.need, ApiKeyNeeded)
+        with pytest.raises(StopIteration) as end:
+            found.steps.send(None)
+        found = end.value.value
+    assert isinstance(found, Denial)
+    assert problem(found, request_id="r").status in {400, 401}
+
+
+class Nobody:
+    """Knows no key."""
+
+    def find(self, _digest: bytes) -> None:
+        return None
+
+    def mark(self, key_id: str) -> None:
+        raise AssertionError(key_id)
 
 
 # Bound tokens

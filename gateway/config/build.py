@@ -31,7 +31,16 @@ from gateway.policy.spec import KeyPath
 LEAST_ADMIN_TOKEN = 16  # characters; 96 bits in base64url
 # Parameters that carry credentials or are ones (R96); no log shows them.
 NEVER_LOGGED = frozenset(
-    {"access_token", "client_secret", "code", "id_token", "password", "refresh_token"}
+    {
+        "access_token",
+        "api_key",
+        "apikey",
+        "client_secret",
+        "code",
+        "id_token",
+        "password",
+        "refresh_token",
+    }
     | {"assertion", "client_assertion", "state", "ticket", "token"}
 )
 

@@ -1,8 +1,9 @@
 r"""One function through which every line passes that a person or a log store will read.
 
-A secret is known by its shape (a JWT, a PEM block, a password in a URL) or by the name
-that stands before it (a header field, a parameter, a JSON member), in whatever spelling
-a library or a traceback prints it: `repr` of dicts, lists and bytes included (R96).
+A secret is known by its shape (a JWT, an API key, a PEM block, a password in a URL) or
+by the name that stands before it (a header field, a parameter, a JSON member), in
+whatever spelling a library or a traceback prints it: `repr` of dicts, lists and bytes
+included (R96).
 Where it is unclear how far a secret goes, too much is removed rather than too little.
 
 The cost is linear in the text. Each pattern starts at a word that is rare, keeps what
@@ -52,7 +53,7 @@ _SOON = r"""(?=[ \t\\"':=%])"""
 _STRUCTURE = r"""[\[({]++(?:[bru]{0,2}\\*+["']|\s|\Z)"""
 
 _FIELD = re.compile(
-    r"(?P<name>(?:authorization|cookies?|dpop|x[-_]api[-_]key|x[-_]auth[-_]token"
+    r"(?P<name>(?:authorization|cookies?|dpop|x[-_](?:[a-z0-9]{1,16}[-_]){1,3}+key|x[-_]auth[-_]token"
     r"|x[-_]gateway[-_]assertion)"
     # After a quoted name: a list or a dict of values, also over several lines, or a
     # literal. After a bare one: the rest of the line, because the value of a field may
@@ -110,6 +111,10 @@ _JOSE = re.compile(
     r"|gAAAAA[\w-]{20,}+=*+",  # Fernet: version 0x80, and a time before 2106
     re.ASCII,
 )
+# An API key but for its prefix, which says what it was; also one that is cut short.
+_API_KEY = re.compile(
+    r"(?:_|%5f)[0-9a-z]{12}(?:_|%5f)[0-9a-z]{24,}+", re.ASCII | re.IGNORECASE
+)
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]{1,64}-----.*?(?:-----END [A-Z0-9 ]{1,64}-----|\Z)", re.DOTALL
 )
@@ -163,6 +168,7 @@ _PASSES: tuple[
     (("://",), _URL, _in_url),
     (("bearer", "basic", "dpop"), _SCHEME, rf"\g<name>{MASK}"),
     (("eyj", "ew", "ey", "gaaaaa"), _JOSE, MASK),
+    (("_", "%5f"), _API_KEY, MASK),
     (_PARAMETER_WORDS, _PARAMETER, _after_name),
     (_LONELY_WORDS, _LONELY, _after_name),
     (('":', "':"), _JWK, _after_name),

@@ -116,6 +116,8 @@ class Hygiene:
             exactly this spelling. Never covers names that we write ourselves.
         underscores: What to do with other names that hold a `_`.
         own: Further names that we write: [identity].headers.
+        credential: The name, lower-case, of one more field that holds credentials:
+            [api_keys].header.
     """
 
     def __init__(
@@ -124,8 +126,15 @@ class Hygiene:
         keep: Iterable[str] = (),
         underscores: Literal["drop", "reject", "pass"] = "drop",
         own: Iterable[str] = (),
+        credential: str | None = None,
     ) -> None:
         own = [*own]
+        self._credentials = CREDENTIALS
+        self._vary = (b"vary", b"Authorization")
+        if credential is not None:
+            name = credential.encode("ascii")
+            self._credentials |= {name.translate(_FOLD)}
+            self._vary = (b"vary", b"Authorization, " + name)
         self._own = _Names([_OURS, *own])
         self._written = _Names([_OURS, *own, *_text(WRITTEN)])
         self._reserved = _Names([*RESERVED, *strip])
@@ -198,7 +207,7 @@ class Hygiene:
         if named:
             fields = [field for field in fields if field[0] not in named]
         if vary:
-            fields.append((b"vary", b"Authorization"))
+            fields.append(self._vary)
         return fields
 
     def _judge_request(self, name: bytes) -> _Verdict:
@@ -209,7 +218,7 @@ class Hygiene:
         folded = name.translate(_FOLD)
         if _is_hop_by_hop(folded) or folded in self._written:
             return _Verdict.DROP
-        if folded in CREDENTIALS:
+        if folded in self._credentials:
             return _Verdict.CREDENTIAL if name == folded else _Verdict.DROP
         if folded in self._reserved and name not in self._keep:
             return _Verdict.DROP

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.observe.redact import redact
+from gateway.observe.redact import MASK, redact
+from gateway.tokens.api_key import SECRET_BYTES, key_of
 
 PART = 12  # characters of a secret that are too many
 
@@ -22,7 +23,7 @@ BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 FIELDS = [
     *("Authorization", "authorization", "AUTHORIZATION", "Proxy-Authorization"),
     *("HTTP_AUTHORIZATION", "Cookie", "cookie", "Set-Cookie", "set_cookie"),
-    *("DPoP", "X-API-Key", "x_api_key", "X-Gateway-Assertion"),
+    *("DPoP", "X-API-Key", "x_api_key", "X-Shop-Api-Key", "X-Gateway-Assertion"),
 ]
 PARAMETERS = [
     *("code", "state", "ticket", "token", "access_token", "refresh_token", "id_token"),
@@ -166,6 +167,28 @@ def test_a_jwt_is_known_wherever_it_stands(
 
 
 @pytest.mark.parametrize(
+    "context",
+    [
+        "{}",
+        "GET /a?k={}&b=1",
+        "cannot read {}: no",
+        "/nowhere/{}",
+        "b'{}'",
+        '{{"name": "{}"}}',
+        "https://a/{}#x",
+    ],
+)
+def test_an_api_key_is_known_wherever_it_stands(context: str) -> None:
+    """Whole, encoded or cut short; what stays is the prefix, which says what it was."""
+    key = key_of("shop", "0123456789ab", bytes(range(SECRET_BYTES)))
+    for written in (key, key.replace("_", "%5F"), key[:-20], key[:-1], key + "x"):
+        left = redact(context.format(written))
+        assert "shop" + MASK in left
+        assert "0123456789ab" not in left
+        assert not any(written[at : at + PART] in left for at in range(5, 40))
+
+
+@pytest.mark.parametrize(
     "start", ["ewogICJhbGciOi", "eyAiYWxnIjogIk", "ewoJImFsZyI6", "ew0KICJhbGci"]
 )
 def test_a_jwt_with_white_space_in_its_header_is_one(start: str) -> None:
@@ -274,6 +297,7 @@ def hostile() -> dict[str, str]:
         ),
         *("authorization", "cookie", "code", "://", "@", "bearer ", "\n", "%3d", "."),
         *("-----BEGIN A-----", "value", "password", "redis://", "a", "b'", "gAAAAA"),
+        *("x-", "-key", "gw_", "0123456789ab_", "0123456789abcdefghijklmnop"),
     ]
     made = {
         chunk.strip() or "space": chunk * (MEGABYTE // len(chunk)) for chunk in chunks

@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Credential, Denial, Headers, HeaderSection, Reason
-from gateway.wire.credential import extract, without_ticket
+from gateway.model import (
+    Credential,
+    CredentialKind,
+    Denial,
+    Headers,
+    HeaderSection,
+    Reason,
+)
+from gateway.tokens.api_key import SECRET_BYTES, key_of
+from gateway.wire.credential import KeyPlace, extract, without_ticket
 from tests import vectors
 from tests.fakes import head_of
 
@@ -26,6 +34,7 @@ def find(
     kinds: frozenset[str] = BEARER,
     max_token: int = 100,
     websocket: bool = False,
+    keys: KeyPlace | None = None,
 ) -> Credential | Denial:
     return extract(
         HeaderSection(headers, "api", b"api"),
@@ -33,6 +42,7 @@ def find(
         kinds=kinds,
         max_token=max_token,
         websocket=websocket,
+        keys=keys,
     )
 
 
@@ -421,3 +431,108 @@ def test_a_ticket_beside_an_offered_token_is_one_too_many() -> None:
         assert str(found) == outcome
     alone = find(offered(b"chat"), query=query, kinds=TICKETS, websocket=True)
     assert alone == Credential("ticket", TICKET.decode())
+
+
+KEYS = KeyPlace.of("X-Shop-Key", "shop")
+KEY = key_of("shop", "0123456789ab", bytes(SECRET_BYTES))
+JWT = "a.b.c"
+ALONE, BOTH = frozenset({"api_key"}), frozenset({"bearer", "api_key"})
+
+
+def own(value: str) -> tuple[bytes, bytes]:
+    return (b"x-shop-key", value.encode())
+
+
+@pytest.mark.parametrize(
+    ("headers", "kinds", "found"),
+    [
+        ([auth(b"Bearer " + KEY.encode())], BOTH, ("api_key", KEY)),
+        ([auth(b"bEaReR  " + KEY.encode())], ALONE, ("api_key", KEY)),
+        ([own(KEY)], BOTH, ("api_key", KEY)),
+        ([own(KEY)], ALONE, ("api_key", KEY)),
+        ([own(JWT)], ALONE, ("api_key", JWT)),
+        ([auth(b"Bearer " + JWT.encode())], BOTH, ("bearer", JWT)),
+        # What doesn't count is as if it were not there.
+        ([auth(b"Bearer " + JWT.encode()), own(KEY)], ALONE, ("api_key", KEY)),
+        ([auth(b"Bearer " + JWT.encode()), own(KEY)], BEARER, ("bearer", JWT)),
+        ([auth(b"Basic YTpi"), own(KEY)], BOTH, ("api_key", KEY)),
+        ([(b"x-api-key", KEY.encode())], BOTH, "credential.missing"),
+        ([own(KEY)], BEARER, "credential.missing"),
+        (
+            [auth(b"Bearer " + KEY.encode())],
+            BEARER,
+            "credential.missing:another kind",
+        ),
+        ([auth(b"Bearer " + JWT.encode())], ALONE, "credential.missing:another kind"),
+        (
+            [auth(b"Bearer " + JWT.encode()), own(KEY)],
+            BOTH,
+            "credential.ambiguous:two credentials",
+        ),
+        (
+            [auth(b"Bearer " + KEY.encode()), own(KEY)],
+            ALONE,
+            "credential.ambiguous:two credentials",
+        ),
+        ([auth(b"Bearer "), own(KEY)], BOTH, "credential.ambiguous:two credentials"),
+        ([own(KEY), own(KEY)], BOTH, "credential.ambiguous:one field twice"),
+        ([own(KEY), own(KEY)], BEARER, "credential.ambiguous:one field twice"),
+        ([own("")], BOTH, "credential.malformed:not a b64token"),
+        ([own(f"{KEY}, a")], BOTH, "credential.malformed:not a b64token"),
+        ([own("a" * 101)], BOTH, "credential.malformed:too long"),
+        ([auth(b"Bearer " + b"a" * 101)], ALONE, "credential.malformed:too long"),
+    ],
+)
+def test_an_api_key_is_found_where_it_stands(
+    headers: list[tuple[bytes, bytes]],
+    kinds: frozenset[str],
+    found: str | tuple[CredentialKind, str],
+) -> None:
+    """In a field of its own, or as a bearer token that begins as keys do (R8)."""
+    for order in (headers, headers[::-1]):
+        said = find(*order, kinds=kinds, keys=KEYS)
+        if isinstance(found, str):
+            assert str(said) == found
+        else:
+            assert said == Credential(*found)
+
+
+def test_without_api_keys_nothing_is_one() -> None:
+    """What begins like one is a bearer token like any other."""
+    assert find(auth(b"Bearer " + KEY.encode())) == Credential("bearer", KEY)
+    assert str(find(own(KEY))) == "credential.missing"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"api_key={KEY}",
+        f"a=1&{KEY}=",
+        KEY.replace("_", "%5F"),
+        KEY.replace("_", "%5f", 1),
+        f"a=x{KEY}x",
+    ],
+)
+def test_a_key_in_the_query_is_refused_by_its_shape(query: str) -> None:
+    """Under any name, where keys count; elsewhere it is the backend's (R52)."""
+    raw = query.encode()
+    for kinds in (ALONE, BOTH):
+        said = find(own(KEY), query=raw, kinds=kinds, keys=KEYS)
+        assert str(said) == "credential.in_query:api_key"
+    assert find(auth(b"Bearer a"), query=raw, keys=KEYS) == Credential("bearer", "a")
+    said = find(own(KEY), query=b"api_key=1&shop_1=2", kinds=BOTH, keys=KEYS)
+    assert said == Credential("api_key", KEY)
+
+
+def test_a_websocket_may_bring_a_key_among_its_subprotocols() -> None:
+    """As it may a token; beside another credential it is one too many."""
+    asked = offered(b"bearer." + KEY.encode())
+    found = find(asked, kinds=BOTH, websocket=True, keys=KEYS)
+    assert found == Credential("api_key", KEY)
+    for kinds, said in (
+        (BEARER, "credential.missing:another kind"),
+        (ALONE, "credential.ambiguous:two credentials"),
+        (BOTH, "credential.ambiguous:two credentials"),
+    ):
+        headers = [asked, own(KEY)]
+        assert str(find(*headers, kinds=kinds, websocket=True, keys=KEYS)) == said

@@ -124,6 +124,16 @@ def test_a_lookalike_of_a_credential_never_passes() -> None:
     assert not passes(b"x.api.key", lax, keep_credentials=True)
 
 
+def test_the_header_of_api_keys_is_a_credential_by_any_name() -> None:
+    """Whether or not the route takes keys: it is the gateway's to know."""
+    hygiene = Hygiene(underscores="pass", credential="x-shop-key")
+    for name in (b"x-shop-key", b"x-api-key", b"authorization"):
+        assert not passes(name, hygiene)
+        assert passes(name, hygiene, keep_credentials=True)
+    assert not passes(b"x_shop_key", hygiene, keep_credentials=True)
+    assert hygiene.to_client((), vary=True) == [(b"vary", b"Authorization, x-shop-key")]
+
+
 def test_fields_keep_their_order_and_their_number() -> None:
     """Also several of one name."""
     fields = [(b"b", b"1"), (b"a", b"2"), (b"b", b"3"), (b"b", b"1")]
