@@ -31,8 +31,6 @@ from gateway.config.settings import Address
 
 # What other versions know, or will: said in words instead of "unknown key".
 LATER = {
-    "api_keys": "API keys",
-    "api_key": "API keys",
     "client": "issuing tokens",
     "users": "issuing tokens",
     "login": "issuing tokens",
@@ -122,6 +120,11 @@ Network = Annotated[
     InstanceOf[IPv4Network] | InstanceOf[IPv6Network],
     from_text(syntax.network),
     text_schema("network", "", "10.0.0.0/8"),
+]
+Moment = Annotated[
+    float,
+    BeforeValidator(syntax.moment),
+    WithJsonSchema({"type": "string", "format": "date-time", "x-type": "moment"}),
 ]
 Name = Annotated[str, checked(syntax.name), text_schema("name")]
 Origin = Annotated[str, checked(syntax.origin), text_schema("URL")]

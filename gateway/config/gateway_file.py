@@ -23,6 +23,7 @@ from gateway.config.fields import (
     HeaderPattern,
     Host,
     Listen,
+    Moment,
     Name,
     Network,
     Or,
@@ -455,6 +456,55 @@ class Jwe(Table):
     scope: IssuerScope | None = key("As in [issuer.x]; required with `issuer`.", None)
 
 
+class ApiKeys(Table):
+    """Keys that the gateway itself gives to programs."""
+
+    prefix: Annotated[str, checked(syntax.key_prefix)] = key(
+        "With which they begin: `<prefix>_<id>_<secret>`.", "gw"
+    )
+    header: Annotated[str, checked(syntax.key_header), text_schema("header name")] = (
+        key("The header field where they stand, if not as a bearer token.", "X-API-Key")
+    )
+    pepper: Reference | None = key(
+        "A secret, 32 bytes or more, without which what is kept of keys is of no use.",
+        None,
+    )
+    allow: list[Text] = key("The only roles that a key may have.", [])
+    scope: ScopeChoice = key(
+        "limit: a permission that a role grants and the scope names; grant: what the"
+        " scope names; ignore: what the roles grant."
+    )
+    lifetime: Annotated[Duration, between_times(60, 3650 * 86400)] = key(
+        "Of a key that is made without another one.", "90d"
+    )
+    max_lifetime: Annotated[Duration, between_times(60, 3650 * 86400)] = key(
+        "A key that lives longer doesn't count; bounds how long a revocation is kept.",
+        "366d",
+    )
+    imported: bool = key(
+        "Keys of another form, made elsewhere, count too, in the header alone.",
+        default=False,
+    )
+
+
+class ApiKey(Table):
+    """A key that is known without a store."""
+
+    id: Annotated[str, checked(syntax.key_id), text_schema("key id")] = key(
+        "Its name: the client id of whoever presents it."
+    )
+    sha256: Annotated[str, checked(syntax.key_digest), text_schema("SHA-256")] = key(
+        "The SHA-256 of the key, 64 hexadecimal digits; `gateway apikey create"
+        " --declare` prints it."
+    )
+    owner: Text = key("The subject of whoever presents it.", max_length=255)
+    expires: Moment = key("When it ends, such as 2027-01-31T00:00:00Z.")
+    roles: list[Text] = key("Its roles, of [api_keys] allow.", [])
+    scopes: list[Text] = key("Its scope.", [])
+    networks: list[Network] = key("Where it counts; everywhere when empty.", [])
+    note: str = key("For people.", "")
+
+
 class Identity(Table):
     """What upstreams receive: a short-lived JWT in X-Gateway-Assertion."""
 
@@ -662,6 +712,8 @@ class Gateway(Table):
     dpop: Dpop | None = key("Proofs of the key that a token is bound to.", None)
     outage: Outage = key("What happens while the store is away.", {})
     issuer: dict[Name, Issuer] = key("Token issuers by name.", {})
+    api_keys: ApiKeys | None = key("API keys; without it there are none.", None)
+    api_key: list[ApiKey] = key("API keys that are known without a store.", [])
     fernet: Fernet | None = key('Fernet tokens, of the issuer "fernet".', None)
     jwe: Jwe | None = key('Encrypted tokens, of the issuer "jwe" or nested.', None)
     identity: Identity | None = key(

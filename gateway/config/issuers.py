@@ -4,7 +4,7 @@ R40 (algorithms belong to keys), R45 (token types), R46 (secrets), R48 (where ke
 come from), R65 (which issuer is asked about a token).
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
-gateway.config.settings, gateway.config.syntax, gateway.tokens.jwks,
+gateway.config.settings, gateway.config.syntax, gateway.model, gateway.tokens.jwks,
 gateway.policy.suggest.
 """
 
@@ -25,7 +25,7 @@ from gateway.config.settings import (
     RoleMapping,
     ScopeRule,
 )
-from gateway.model import CERTIFICATES
+from gateway.model import API_KEYS, CERTIFICATES
 from gateway.policy.spec import KeyPath
 from gateway.policy.suggest import did_you_mean
 from gateway.tokens.jwks import MAX_SET, key_from_pem, key_from_secret, parse_key_set
@@ -51,10 +51,12 @@ def build_issuers(
 ) -> Mapping[str, Issuer]:
     """Build every issuer that has no problem; note the problems of the others."""
     issuers: dict[str, Issuer] = {}
-    by_url: dict[str, str] = {}
+    by_url: dict[str, str] = {API_KEYS: API_KEYS}  # and its tokens have no URL
     for name, table in tables.items():
         at: KeyPath = ("issuer", name)
         before = len(found.problems)
+        if name == API_KEYS:
+            found.problem(at, f'"{API_KEYS}" is the issuer of API keys', key=True)
         if CERTIFICATES in {name, table.issuer}:
             found.problem(
                 at,

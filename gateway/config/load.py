@@ -3,18 +3,19 @@
 Nothing of a configuration with one problem is used. What is said about a problem
 names keys and places; a value that came from env: or file: is in no message (R96).
 
-Imports: the standard library, gateway.config.*, gateway.policy.compile,
+Imports: the standard library, gateway.config.*, gateway.model, gateway.policy.compile,
 gateway.policy.spec, gateway.policy.suggest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from gateway.config import build
+from gateway.config.api_keys import build_api_keys, issuer_of_keys
 from gateway.config.bindings import (
     build_certificates,
     build_dpop,
@@ -44,7 +45,7 @@ from gateway.config.sealed import build_fernet, build_jwe, check_names
 from gateway.config.settings import Identity, Issuer, Settings, Upstream, Weakening
 from gateway.config.upstreams import build_upstreams
 from gateway.config.validation import validate
-from gateway.model import CERTIFICATES
+from gateway.model import API_KEYS, CERTIFICATES
 from gateway.policy.compile import IssuerGrants, Policy, compile_policy
 from gateway.policy.spec import KeyPath, PolicyFile, Problem
 from gateway.policy.suggest import did_you_mean
@@ -134,6 +135,9 @@ def load(
     issuers = {**issuers, **{each.name: each for each in sealed if each is not None}}
     if certificates is not None:
         issuers = {**issuers, CERTIFICATES: issuer_of(certificates)}
+    api_keys = build_api_keys(table.api_keys, table.api_key, found, now)
+    if table.api_keys is not None:
+        issuers = {**issuers, API_KEYS: issuer_of_keys(table.api_keys)}
     identity = None
     if table.identity is not None:
         identity = build_identity(table.identity, found)
@@ -196,6 +200,7 @@ def load(
         weakenings=(*found.weakenings, *_weak_routes(policy, hidden)),
         accepted=tuple(accept.what for accept in table.check.accept),
         outage_revocation="deny",
+        api_keys=api_keys,
         fernet=None if fernet is None else fernet[0],
         jwe=None if jwe is None else jwe[0],
     )
@@ -255,6 +260,8 @@ def _read_table(env: Mapping[str, str], found: Findings) -> tuple[Gateway, _Name
         else frozenset()
         for kind in ("issuer", "upstream")
     }
+    if API_KEYS in resolved.data:
+        named["issuer"] |= {API_KEYS}
     said = resolved.data
     sealed = {"fernet", CERTIFICATES} & said.keys()
     if isinstance(said.get("jwe"), Mapping) and "issuer" in said["jwe"]:
@@ -325,13 +332,23 @@ def _check_reach(
             or {issuer.scope.user, issuer.scope.service} == {"grant"}
         ):
             continue  # its roles count for nothing here
-        for index, role in enumerate(issuer.roles.allow):
-            if role not in declared:
-                found.problem(
-                    (*at, "roles", "allow", index),
-                    f'no policy file has [roles."{role}"]: it would grant nothing',
-                    did_you_mean(role, declared),
-                )
+        _check_roles((*at, "roles", "allow"), issuer.roles.allow, declared, found)
+    keys = table.api_keys
+    if keys is not None and keys.scope != "grant":
+        _check_roles((API_KEYS, "allow"), keys.allow, declared, found)
+
+
+def _check_roles(
+    at: KeyPath, allow: Sequence[str], declared: Collection[str], found: Findings
+) -> None:
+    """Note roles that would grant nothing."""
+    for index, role in enumerate(allow):
+        if role not in declared:
+            found.problem(
+                (*at, index),
+                f'no policy file has [roles."{role}"]: it would grant nothing',
+                did_you_mean(role, declared),
+            )
 
 
 def _is_protected(file: PolicyFile) -> bool:

@@ -24,6 +24,8 @@ from gateway.config.fields import (
     key,
 )
 
+CredentialWord = Literal["bearer", "ticket", "certificate", "api_key"]
+
 
 class Service(Table):
     """The service that a policy file is about."""
@@ -36,7 +38,7 @@ class Service(Table):
     issuers: list[Text] | None = key(
         "Names of the issuers whose tokens count; required once there are two.", None
     )
-    credentials: list[Literal["bearer", "ticket", "certificate"]] = key(
+    credentials: list[CredentialWord] = key(
         "The kinds of credential that count.", ["bearer"], min_length=1
     )
     binding: BindingList | None = key(
@@ -163,7 +165,7 @@ class Route(Table):
     audience: list[Text] | None = key(
         "As in [service], for this route.", None, min_length=1
     )
-    credentials: list[Literal["bearer", "ticket", "certificate"]] | None = key(
+    credentials: list[CredentialWord] | None = key(
         "As in [service], for this route.", None, min_length=1
     )
     binding: BindingList | None = key("As in [service], for this route.", None)

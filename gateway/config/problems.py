@@ -28,7 +28,7 @@ _SHORTEST = 8  # characters; a shorter bare word may be one of ours
 
 # Keys whose values don't belong into a report, however they are spelt.
 _SECRET_KEYS = frozenset(
-    {"secret", "client_secret", "pem", "token", "password", "nonce_key"}
+    {"secret", "client_secret", "pem", "pepper", "token", "password", "nonce_key"}
 )
 # Where keys stand that seal: whatever is there is one, unless it says where they are.
 SEALING: frozenset[tuple[str | int, ...]] = frozenset(
@@ -42,7 +42,7 @@ _NO_KEY = re.compile("dir:.*|ephemeral", re.DOTALL)
 _PEM = "-----BEGIN "  # what stands behind it, if not a secret, is no help either
 _USER_INFO = re.compile(r"//[^/?#]*@")  # the password in a URL
 _SECRET_IN_BROKEN_LINE = re.compile(
-    r"(?i)(\b(?:\w*(?:secr|passw|pem|tok|url|proxy)\w*|keys?)[\"']?\s*=\s*)(.+)"
+    r"(?i)(\b(?:\w*(?:secr|passw|pem|pepper|tok|url|proxy)\w*|keys?)[\"']?\s*=\s*)(.+)"
 )
 
 

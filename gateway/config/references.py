@@ -30,6 +30,7 @@ _READ = SEALING | {
     ("issuer", "*", "pem"),
     ("issuer", "*", "introspection", "client_secret"),
     ("admin", "token"),
+    ("api_keys", "pepper"),
     ("dpop", "nonce_key"),
     ("store", "url"),
 }

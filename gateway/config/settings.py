@@ -200,6 +200,32 @@ class Issuer(Quiet):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class DeclaredKey(Quiet):
+    """One [[api_key]]."""
+
+    id: str
+    sha256: bytes  # of the key
+    owner: str
+    expires: float  # Unix seconds
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()  # all, when empty
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ApiKeys(Quiet):
+    """[api_keys] and every [[api_key]]. Its roles and its scope: Settings.issuers."""
+
+    prefix: str = "gw"
+    header: str = "x-api-key"  # lower-case
+    pepper: bytes | None = None
+    lifetime: float = 90 * 86_400.0  # of a key that is made without one
+    max_lifetime: float = 366 * 86_400.0
+    imported: bool = False  # keys of another form count, in the header
+    declared: tuple[DeclaredKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Fernet(Quiet):
     """[fernet]. The max_lifetime of its issuer, "fernet", is its ttl."""
 
@@ -346,5 +372,6 @@ class Settings(Quiet):
     weakenings: tuple[Weakening, ...] = ()
     accepted: tuple[str, ...] = ()  # [[check.accept]] what
     outage_revocation: Literal["deny"] = "deny"
+    api_keys: ApiKeys | None = None  # None: there are none
     fernet: Fernet | None = None
     jwe: Jwe | None = None

@@ -3,11 +3,13 @@
 Each function takes the text and returns what it means, or raises a ValueError whose
 words never repeat the text: it may have come from a secret.
 
-Imports: the standard library, gateway.config.settings, gateway.wire.headers.
+Imports: the standard library, gateway.config.settings, gateway.tokens.api_key,
+gateway.wire.headers.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from dataclasses import dataclass
 from ipaddress import (
@@ -19,7 +21,8 @@ from ipaddress import (
 )
 
 from gateway.config.settings import Address
-from gateway.wire.headers import HOP_BY_HOP, WRITTEN
+from gateway.tokens.api_key import PREFIX, digest_in, is_key_id
+from gateway.wire.headers import CREDENTIALS, HOP_BY_HOP, WRITTEN
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -144,6 +147,50 @@ def network(text: str) -> IPv4Network | IPv6Network:
         mapped = found.network_address.ipv4_mapped
         if mapped is not None and found.prefixlen >= _MAPPED:
             return IPv4Network((mapped, found.prefixlen - _MAPPED))
+    return found
+
+
+def moment(said: object) -> float:
+    """Return the Unix seconds of *said*: a TOML date-time with an offset, or a text."""
+    try:
+        found = dt.datetime.fromisoformat(said) if isinstance(said, str) else said
+    except ValueError:
+        found = None
+    if not isinstance(found, dt.datetime) or found.tzinfo is None:
+        raise ValueError("expected a moment, such as 2027-01-31T00:00:00Z")
+    return found.timestamp()
+
+
+def key_prefix(text: str) -> str:
+    """Return *text* if API keys may begin with it."""
+    if re.fullmatch(PREFIX, text) is None:
+        raise ValueError("a prefix is a lower-case letter, then 1 to 15 of a-z and 0-9")
+    return text
+
+
+def key_header(text: str) -> str:
+    """Return the header name *text* if API keys may stand there."""
+    folded = identity_header(text).lower().encode()
+    if b"_" in folded or folded in CREDENTIALS - {b"x-api-key"}:
+        raise ValueError("API keys have a field of their own, without an underscore")
+    return text
+
+
+def key_id(text: str) -> str:
+    """Return *text* if an API key may be called that."""
+    if not is_key_id(text):
+        raise ValueError(
+            "an id is a letter or digit, then letters, digits, `_`, `.` and `-`;"
+            " at most 64"
+        )
+    return text
+
+
+def key_digest(text: str) -> bytes:
+    """Return the SHA-256 whose hexadecimal digits *text* is."""
+    found = digest_in(text)
+    if found is None:
+        raise ValueError("expected a SHA-256: 64 hexadecimal digits")
     return found
 
 

@@ -4,7 +4,7 @@ Nothing is decided by the order of files. What two places disagree on does not l
 and the Problem names both (R84). A policy with one Problem is no policy: nothing of it
 serves.
 
-Imports: gateway.policy.*.
+Imports: gateway.model, gateway.policy.*.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from gateway.model import API_KEYS
 from gateway.policy.grants import Grants, IssuerGrants
 from gateway.policy.permissions import read_roles, read_vocabulary
 from gateway.policy.policy import Listing, Policy
@@ -158,19 +159,22 @@ def _service(
         if not _HOST.fullmatch(host.lower()):
             what = f'"{host}" is not a host: a name, without port and wildcard'
             wrong("hosts", what, value=host)
-    check_kinds(spec.credentials, lambda *said: wrong("credentials", *said))
+    has_keys = API_KEYS in issuers
+    check_kinds(spec.credentials, has_keys, lambda *said: wrong("credentials", *said))
     check_binding(spec.binding, lambda *said: wrong("binding", *said))
     if spec.audience is not None and not spec.audience:
         wrong("audience", "an empty audience lets nobody pass")
     if spec.credentials_to_upstream not in {None, "strip", "pass"}:
         wrong("credentials_to_upstream", '"strip" or "pass" belongs here')
 
+    # API keys count by their kind, whether or not their issuer is named here.
+    named = sorted(issuers.keys() - {API_KEYS})
     accepted = spec.issuers
     if accepted is None:
-        if len(issuers) > 1:
-            what = f"say whose tokens count: issuers ({', '.join(sorted(issuers))})"
+        if len(named) > 1:
+            what = f"say whose tokens count: issuers ({', '.join(named)})"
             wrong("issuers", what)
-        accepted = tuple(sorted(issuers))
+        accepted = tuple(named)
     elif not accepted:
         wrong("issuers", "an empty list lets nobody pass")
     for name in accepted:
@@ -192,8 +196,9 @@ def _service(
         spec,
         frozenset(host.lower() for host in spec.hosts),
         prefix,
-        tuple(dict.fromkeys(accepted)),
+        tuple(name for name in dict.fromkeys(accepted) if name != API_KEYS),
         reserved,
+        has_keys,
     )
 
 

@@ -70,7 +70,7 @@ class Grants:
         match principal.kind:
             case "user":
                 use = issuer.scope_user
-            case "service":
+            case "service" | "api_key":
                 use = issuer.scope_service
             case _:
                 return 0

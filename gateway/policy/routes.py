@@ -15,11 +15,11 @@ gateway.policy.templates, gateway.wire.websocket.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from gateway.model import Access, BindingKind, Route, Sockets
+from gateway.model import API_KEYS, Access, BindingKind, Route, Sockets
 from gateway.policy.permissions import Vocabulary
 from gateway.policy.policy import Listing
 from gateway.policy.require import Reading
@@ -46,11 +46,13 @@ _RARER = "PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH SUBSCRIBE UNBIND UNLINK 
 METHODS = frozenset(f"{_COMMON} {_RARE} {_RARER} UNSUBSCRIBE".split())
 
 ESCAPES = frozenset({"%2F", "%5C", "%23", "%3F", "%25"})
-CREDENTIALS = frozenset({"bearer", "ticket", "certificate"})
+CREDENTIALS = frozenset({"bearer", "ticket", "certificate", "api_key"})
 BINDINGS = frozenset(get_args(BindingKind))
 READING = frozenset({"GET", "HEAD"})
 
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
+_NOBODY = "there is no [issuer.x], and API keys don't count here: nobody could call it"
+_KEYS_ALONE = 'credentials = ["api_key"]'
 _ACCESS: dict[str, Access] = {
     "public": "public",
     "authenticated": "authenticated",
@@ -68,11 +70,17 @@ class Service:
     prefix: tuple[str, ...]
     issuers: tuple[str, ...]
     reserved: tuple[tuple[str, ...], ...]  # our own prefixes
+    has_keys: bool = False  # whether there are API keys at all
 
     @property
     def strip(self) -> int:
         """How many leading segments an upstream doesn't get to see."""
         return len(self.prefix) if self.spec.strip_prefix else 0
+
+    def accepts(self, kinds: Collection[str]) -> tuple[str, ...]:
+        """Return the issuers whose tokens count where *kinds* do."""
+        by_token = self.issuers if set(kinds) - {"api_key", "ticket"} else ()
+        return (*by_token, API_KEYS) if "api_key" in kinds else by_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +123,18 @@ def compile_route(
     elif own := _reserved(service, path):
         wrong("path", f"{own} and all below it is the gateway's own", value=spec.path)
     parameters = [segment for segment in path if segment.kind != "literal"]
-    owner = _owner(service, spec.owner, parameters, wrong) if spec.owner else None
+    kinds = (
+        spec.credentials if spec.credentials is not None else service.spec.credentials
+    )
+    issuers = service.accepts(kinds)
+    owner = _owner(issuers, spec.owner, parameters, wrong) if spec.owner else None
 
     for index, escape in enumerate(spec.allow_encoded):
         if escape not in ESCAPES:
             hint = did_you_mean(escape.upper(), ESCAPES)
             what = f'"{escape}" is not an escape that could be allowed'
             wrong("allow_encoded", what, hint, escape, index)
-    check_kinds(spec.credentials, lambda *a: wrong("credentials", *a))
+    check_kinds(spec.credentials, service.has_keys, lambda *a: wrong("credentials", *a))
     check_binding(spec.binding, lambda *a: wrong("binding", *a))
     if spec.binding is not None and spec.access == "public":
         wrong("binding", "a public route looks at no token")
@@ -140,6 +152,8 @@ def compile_route(
         what = "at_expiry is for streams; other answers are finished"
         wrong("at_expiry", what, "stream = true")
 
+    if service.has_keys and not issuers and spec.access != "public":
+        wrong("credentials", _NOBODY, _KEYS_ALONE)
     access: Access = "require"
     reading = Reading(file, say, vocabulary, owner)
     node = None
@@ -173,9 +187,6 @@ def compile_route(
         "pass" if is_public else service.spec.credentials_to_upstream
     )
     audience = spec.audience if spec.audience is not None else service.spec.audience
-    kinds = (
-        spec.credentials if spec.credentials is not None else service.spec.credentials
-    )
     route = Route(
         name,
         service.spec.name,
@@ -183,7 +194,7 @@ def compile_route(
         access,
         needed=needed,
         rule=None if rest is None else rule(rest),
-        issuers=frozenset(service.issuers),
+        issuers=frozenset(issuers),
         audience=None if audience is None else frozenset(audience),
         credentials=frozenset(kinds),
         binding=_binding(spec.binding or service.spec.binding),
@@ -283,6 +294,9 @@ def compile_defaults(
             continue
         at: KeyPath = (*spec.at, key)
         say = f'service "{spec.name}": {key}: '
+        if service.has_keys and not service.accepts(spec.credentials):
+            problems.append(Problem(file, at, say + _NOBODY, _KEYS_ALONE))
+            continue
         if name not in vocabulary:
             say += f'unknown permission "{name}"'
             hint = vocabulary.suggestion(name)
@@ -295,7 +309,7 @@ def compile_defaults(
             spec.upstream,
             "require",
             needed=vocabulary.bit(name),
-            issuers=frozenset(service.issuers),
+            issuers=frozenset(service.accepts(spec.credentials)),
             audience=None if spec.audience is None else frozenset(spec.audience),
             credentials=frozenset(spec.credentials),
             binding=_binding(spec.binding),
@@ -323,11 +337,18 @@ def compile_defaults(
 
 
 def check_kinds(
-    kinds: Iterable[str] | None, wrong: Callable[[str, str, str], None]
+    kinds: Iterable[str] | None,
+    has_keys: bool,
+    wrong: Callable[[str, str, str], None],
 ) -> None:
     """Report what is wrong with a list of credential kinds."""
     _check_words(kinds, CREDENTIALS, 'unknown credential kind "{}"', wrong)
-    if kinds is not None and set(kinds) == {"ticket"}:
+    if kinds is None:
+        return
+    if "api_key" in kinds and not has_keys:
+        what = "gateway.toml has no [api_keys]: there are no API keys"
+        wrong(what, "see docs/api-keys.md", "api_key")
+    if set(kinds) == {"ticket"}:
         wrong("a ticket stands for another kind, which has to count too", "", "ticket")
 
 
@@ -389,7 +410,7 @@ def _reserved(service: Service, path: Segments) -> str | None:
 
 
 def _owner(
-    service: Service,
+    issuers: Sequence[str],
     spec: OwnerSpec,
     parameters: Sequence[Segment],
     wrong: Callable[..., None],
@@ -407,13 +428,13 @@ def _owner(
         wrong("owner", "owner: the claim has no name")
     issuer = spec.issuer
     if issuer is None:
-        if len(service.issuers) > 1:
-            names = ", ".join(service.issuers)
+        if len(issuers) > 1:
+            names = ", ".join(issuers)
             what = f"owner: name the issuer ({names}): each has subjects of its own"
             wrong("owner", what)
-        issuer = service.issuers[0] if service.issuers else ""
-    elif issuer not in service.issuers:
-        hint = did_you_mean(issuer, service.issuers)
+        issuer = issuers[0] if issuers else ""
+    elif issuer not in issuers:
+        hint = did_you_mean(issuer, issuers)
         what = f'owner: the service doesn\'t accept issuer "{issuer}"'
         wrong("owner", what, hint, issuer)
     return Owner(spec.param, spec.claim, issuer)

@@ -110,7 +110,7 @@ SPEC = service()
             replace(SPEC, credentials=("basic",)),
             "credentials",
             'unknown credential kind "basic"',
-            "known: bearer, certificate, ticket",
+            "known: api_key, bearer, certificate, ticket",
         ),
         (
             replace(SPEC, credentials=()),

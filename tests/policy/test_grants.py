@@ -79,7 +79,7 @@ def test_roles_are_exact_and_their_issuers_to_assert(roles: list[str]) -> None:
         ANONYMOUS,
         principal(roles=["customer"], issuer="other"),
         principal(roles=["customer"], kind="anonymous"),
-        principal(roles=["customer"], kind="api_key"),
+        principal(roles=["customer"], kind="api_key", issuer="api_keys"),
     ],
 )
 def test_whom_no_rule_names_is_granted_nothing(who: Principal) -> None:
@@ -117,3 +117,19 @@ def test_what_is_remembered_is_bounded() -> None:
 
     assert len(of._memo) <= MAX_REMEMBERED
     assert names(of, principal(roles=["customer"], scope=["read"])) == "read"
+
+
+@pytest.mark.parametrize(
+    ("use", "found"), [("limit", "write"), ("grant", "write staff"), ("ignore", "both")]
+)
+def test_a_key_is_granted_what_its_issuer_says(use: ScopeUse, found: str) -> None:
+    """Of its own issuer, by the rule for whoever is no person."""
+    said = {"both": "read write", "write staff": "staff write"}.get(found, found)
+    roles = frozenset({"customer"})
+    keys = {"api_keys": IssuerGrants("api_keys", roles, "ignore", use)}
+    made = Grants(VOCABULARY, ROLES, keys)
+    scope = ["f:2", "f:3", "staff", "write"]
+    who = principal(issuer="api_keys", kind="api_key", roles=["customer"], scope=scope)
+    nobody = principal(issuer="api_keys", kind="api_key")
+    assert names(made, who) == said
+    assert names(made, nobody) == ""

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from gateway.model import Route, Sockets
+from gateway.policy.grants import IssuerGrants
 from gateway.policy.policy import Policy
 from gateway.policy.routes import derived_id
 from gateway.policy.spec import OwnerSpec, RouteSpec, ServiceSpec, SocketsSpec
 from tests.policy.making import (
+    ONE,
     TWO,
     VOCABULARY,
     compiled,
@@ -258,10 +260,16 @@ def test_permissions_of_a_list_are_bits_and_the_rest_is_a_rule() -> None:
             'did you mean "%2F"?',
         ),
         (
-            route("GET /a", credentials=("api_key",)),
+            route("GET /a", credentials=("cookie",)),
             "credentials",
-            'unknown credential kind "api_key"',
-            "known: bearer, certificate, ticket",
+            'unknown credential kind "cookie"',
+            "known: api_key, bearer, certificate, ticket",
+        ),
+        (
+            route("GET /a", credentials=("bearer", "api_key")),
+            "credentials",
+            "gateway.toml has no [api_keys]: there are no API keys",
+            "see docs/api-keys.md",
         ),
         (
             route("GET /a", credentials=("ticket",)),
@@ -621,3 +629,65 @@ def test_a_stream_ends_with_its_token_unless_it_may_finish(
     """The safe one is what one gets by saying nothing."""
     found = only(route("GET /a", access="authenticated", **said))
     assert (found.stream, found.ends_with_token) == (streams, ends)
+
+
+KEYED = {**ONE, "api_keys": IssuerGrants("api_keys", frozenset(), "ignore", "ignore")}
+
+
+def test_api_keys_count_by_their_kind() -> None:
+    """Their issuer need not be named, and to name it makes nobody count."""
+    for issuers in (None, ("corp",), ("corp", "api_keys")):
+        found = policy(
+            file(
+                service(issuers=issuers, read="orders:read"),
+                route("GET /both/a", credentials=("bearer", "api_key")),
+                route("GET /keys/a", credentials=("api_key",)),
+                route("GET /tokens/a"),
+                permissions=["orders:read"],
+            ),
+            issuers=KEYED,
+        )
+        by_path = {each.path: each.route.issuers for each in found.listings}
+        assert by_path["/api/both/a"] == {"corp", "api_keys"}
+        assert by_path["/api/keys/a"] == {"api_keys"}
+        assert by_path["/api/tokens/a"] == {"corp"}
+        assert by_path["/api/{rest...}"] == {"corp"}
+
+
+def test_a_service_may_take_api_keys_alone() -> None:
+    """Where no issuer of tokens is."""
+    keys = {"api_keys": KEYED["api_keys"]}
+    spec = service(credentials=("api_key",), read="orders:read")
+    found = policy(file(spec, "GET /a/b", permissions=["orders:read"]), issuers=keys)
+    assert {each.issuers for each in found.routes} == {frozenset({"api_keys"})}
+
+
+def test_a_route_for_tokens_needs_somebody_who_gives_them() -> None:
+    """Where there are keys alone, and it doesn't take them."""
+    keys = {"api_keys": KEYED["api_keys"]}
+    spec = service(read="orders:read")
+    public = route("GET /b/c", access="public", public_reason="for all")
+    said = problems(
+        file(spec, "GET /a/b", public, permissions=["orders:read"]), issuers=keys
+    )
+    assert [(each.at, each.suggestion) for each in said] == [
+        (("route", 0, "credentials"), 'credentials = ["api_key"]'),
+        (("service", "read"), 'credentials = ["api_key"]'),
+    ]
+
+
+def test_an_owner_is_of_one_issuer_also_beside_api_keys() -> None:
+    """The caller is (issuer, subject): whose subject equals the parameter?"""
+    both = service(credentials=("bearer", "api_key"))
+    at, said = problem(file(both, route("GET /{id}", owner="id")), issuers=KEYED)[1:3]
+    assert at == ("route", 0, "owner")
+    assert "owner: name the issuer (corp, api_keys)" in said
+    for kinds, issuer in ((("bearer",), "corp"), (("api_key",), "api_keys")):
+        found = policy(
+            file(both, route("GET /{id}", owner="id", credentials=kinds)), issuers=KEYED
+        )
+        (listed,) = found.listings
+        assert listed.requires.endswith(f"sub of {issuer})")
+    owner = OwnerSpec("id", issuer="corp")
+    wrong = route("GET /{id}", owner=owner, credentials=("api_key",))
+    assert "doesn't accept issuer" in problem(file(both, wrong), issuers=KEYED)[2]
