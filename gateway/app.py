@@ -23,6 +23,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.adapters.api_keys import ApiKeys, MemoryApiKeys, RedisApiKeys
 from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.memory_store import MemoryRevocations
@@ -30,6 +31,7 @@ from gateway.adapters.redis_store import RedisRevocations
 from gateway.adapters.replays import MemoryReplays, RedisReplays, Replays
 from gateway.adapters.tickets import MemoryTickets, RedisTickets, Tickets
 from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check
@@ -47,11 +49,15 @@ from gateway.config.settings import (
     Upstream,
     UpstreamUrl,
 )
+from gateway.config.settings import ApiKeys as KeySettings
 from gateway.decision import Authenticator, Decider, Pending, finish
 from gateway.identity.keys import KeyRing, key_set_document, signing_key_from_pem
 from gateway.identity.signer import NOBODY, BoundRequest, Signed, Signer
+from gateway.key_desk import KeyDesk
 from gateway.model import (
+    API_KEYS,
     SELF,
+    ApiKeyNeeded,
     Credential,
     Denial,
     IntrospectionNeeded,
@@ -85,6 +91,13 @@ from gateway.proxy.tls import Certificates
 from gateway.reload import Reloads, checks_of_life, read_again, worse
 from gateway.revocation.entries import RevocationList, entry_for
 from gateway.signals import Signals, unless
+from gateway.tokens.api_key import (
+    ApiKey,
+    ApiKeyAuthenticator,
+    KeyRules,
+    Secret,
+    digest_of,
+)
 from gateway.tokens.binding import Bindings
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.claims import IssuerRules
@@ -105,7 +118,7 @@ from gateway.tokens.tickets import (
     ticket_of,
     unseal,
 )
-from gateway.wire.credential import extract, without_ticket
+from gateway.wire.credential import KeyPlace, extract, without_ticket
 from gateway.wire.headers import Hygiene
 from gateway.wire.websocket import tokens_in
 
@@ -123,6 +136,7 @@ NEEDS: Mapping[type[Need], str] = {
     IntrospectionNeeded: "introspection",
     RevocationNeeded: "revocation",
     TicketNeeded: "ticket",
+    ApiKeyNeeded: "api_key",
     ReplayNeeded: "replay",
 }
 
@@ -160,6 +174,7 @@ class Engine:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         tickets: Likewise.
+        api_keys: Likewise.
         replays: Likewise.
         token_key: Of the process: the log's names for tokens and ephemeral keys come
             from it; None: one of its own.
@@ -173,6 +188,7 @@ class Engine:
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
         tickets: Tickets | None = None,
+        api_keys: ApiKeys | None = None,
         replays: Replays | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
@@ -198,6 +214,33 @@ class Engine:
                 else RedisTickets(settings.store.url)
             )
         self.tickets = tickets
+        self.api_keys: ApiKeys | None = None
+        self._desk: KeyDesk | None = None
+        by_key: tuple[KeyPlace, ApiKeyAuthenticator] | None = None
+        said = settings.api_keys
+        if said is not None:
+            if api_keys is None:
+                api_keys = (
+                    MemoryApiKeys(clock)
+                    if settings.store.is_memory
+                    else RedisApiKeys(settings.store.url, clock, said.pepper)
+                )
+            self.api_keys = api_keys
+            rules = _key_rules(settings)
+            declared = _declared(said)
+            by_key = (
+                KeyPlace.of(said.header, said.prefix),
+                ApiKeyAuthenticator(rules, declared, api_keys),
+            )
+            self._desk = KeyDesk(
+                said,
+                rules,
+                api_keys,
+                declared,
+                store,
+                clock,
+                secrets.token_bytes,
+            )
         if replays is None:
             replays = (
                 MemoryReplays(clock)
@@ -233,6 +276,7 @@ class Engine:
             hosts=settings.server.hosts,
             own_prefix=tuple(settings.server.own_prefix.strip("/").split("/")),
             max_token=settings.server.max_token,
+            api_keys=by_key,
             bindings=_bindings(settings, token_key),
         )
         self._issuer_urls = {i.name: i.issuer for i in settings.issuers.values()}
@@ -244,6 +288,7 @@ class Engine:
             own=frozenset(
                 name for identity in self._identities() for name in identity.headers
             ),
+            credential=said.header if said is not None else None,
         )
         self._token_names = TokenHash(token_key)
 
@@ -256,6 +301,8 @@ class Engine:
         """Load the issuers' keys as far as they can be had, and keep them fresh."""
         await self.keys.start()
         self.background.spawn(self.keys.run())
+        if self.api_keys is not None:
+            self.background.spawn(self.api_keys.run())
         if self.settings.dpop is not None:
             self.background.spawn(self.replays.begin())
 
@@ -266,6 +313,8 @@ class Engine:
         await self.introspection.aclose()
         await self.store.aclose()
         await self.tickets.aclose()
+        if self.api_keys is not None:
+            await self.api_keys.aclose()
         await self.replays.aclose()
 
     async def answer(self, need: Need) -> Any:
@@ -293,6 +342,9 @@ class Engine:
             if kept is None:
                 return None
             return unseal(need.ticket, kept, need.request)
+        if isinstance(need, ApiKeyNeeded):
+            assert self.api_keys is not None, "nobody else asks"
+            return await self.api_keys.fetch(need.digest)
         if isinstance(need, ReplayNeeded):
             return await self.replays.use(need.proof, need.issued_at)
         return await self.store.check(need.principal)
@@ -327,6 +379,7 @@ class Engine:
             head.query,
             kinds=kinds,
             max_token=self.settings.server.max_token,
+            keys=self.decider.key_place,
         )
         if (
             "ticket" not in kinds
@@ -389,6 +442,17 @@ class Engine:
         )
         return entry.until
 
+    async def order_keys(self, order: KeyOrder) -> Told:
+        """Carry *order* about API keys out.
+
+        Raises:
+            KeyRefused: It can't be done.
+            Unavailable: The store has not acknowledged it.
+        """
+        if self._desk is None:
+            raise KeyRefused(404, "gateway.toml has no [api_keys]")
+        return await self._desk.carry_out(order)
+
     def checks(self) -> list[Check]:
         """Say how our dependencies are, from what is known without asking now."""
         found = [Check("revocation store", self.store.health() or "")]
@@ -426,10 +490,14 @@ class Engine:
         name = section.token_name
         if name is None:
             name = ""
+            place = self.decider.key_place
             for field, value in section.headers:
                 if field == b"authorization":
                     token = value.partition(b" ")[2].strip(b" ")
                     name = self._token_names.of(token.decode("latin-1"))
+                    break
+                if place is not None and field == place.header:
+                    name = self._token_names.of(value.decode("latin-1"))
                     break
             if not name and head.kind == "websocket":
                 for offered in filter(None, tokens_in(section.headers)):
@@ -500,6 +568,7 @@ class Worker:
         clock: For claims and for durations.
         store: Of an earlier generation, when this one goes on with it.
         tickets: Likewise.
+        api_keys: Likewise.
         replays: Likewise.
         token_key: Of the process: the log's names for tokens and ephemeral keys come
             from it; None: one of its own.
@@ -517,6 +586,7 @@ class Worker:
         clock: Clock = CLOCK,
         store: RevocationList | None = None,
         tickets: Tickets | None = None,
+        api_keys: ApiKeys | None = None,
         replays: Replays | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
@@ -527,6 +597,7 @@ class Worker:
             clock=clock,
             store=store,
             tickets=tickets,
+            api_keys=api_keys,
             replays=replays,
             token_key=token_key,
             metrics=metrics,
@@ -693,6 +764,7 @@ class Gateway:
                 started=lambda: self._started,
                 checks=self.checks,
                 revoke=self.revoke,
+                order_keys=self.order_keys,
                 issuers=lambda: frozenset(self.engine.settings.issuers),
                 snapshots=self.snapshots,
                 keys=self.keys,
@@ -725,6 +797,10 @@ class Gateway:
     async def revoke(self, order: RevocationOrder) -> float:
         """Carry *order* out; see Engine.revoke."""
         return await self.engine.revoke(order)
+
+    async def order_keys(self, order: KeyOrder) -> Told:
+        """Carry *order* out; see Engine.order_keys."""
+        return await self.engine.order_keys(order)
 
     async def reload(self) -> None:
         """Read the configuration again; put it in force if it is good (R103).
@@ -801,6 +877,7 @@ class Gateway:
             clock=self._clock,
             store=memory.store if memory else None,
             tickets=memory.tickets if memory else None,
+            api_keys=memory.api_keys if memory else None,
             replays=memory.replays if memory else None,
             token_key=self._token_key,
             metrics=self.metrics,
@@ -968,6 +1045,37 @@ def rules_of(issuer: Issuer, settings: Settings) -> IssuerRules:
             required=issuer.binding,
         ),
     )
+
+
+def _key_rules(settings: Settings) -> KeyRules:
+    said, issuer = settings.api_keys, settings.issuers[API_KEYS]
+    assert said is not None, "there are API keys"
+    return KeyRules(
+        prefix=said.prefix,
+        pepper=said.pepper,
+        allow=issuer.roles.allow,
+        max_lifetime=said.max_lifetime,
+        imported=said.imported,
+    )
+
+
+def _declared(said: KeySettings) -> dict[bytes, ApiKey]:
+    """Return the keys that stand in the configuration, by digest."""
+    keys = {}
+    for each in said.declared:
+        digest = digest_of(each.sha256, said.pepper)
+        # Older than any revocation of its owner's keys.
+        keys[digest] = ApiKey(
+            id=each.id,
+            owner=each.owner,
+            secrets=(Secret(digest, created=0.0),),
+            created=0.0,
+            expires=each.expires,
+            roles=each.roles,
+            scope=each.scopes,
+            networks=each.networks,
+        )
+    return keys
 
 
 def _opaque_rules(issuer: Issuer, settings: Settings) -> OpaqueRules:

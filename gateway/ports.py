@@ -18,6 +18,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from gateway.asgi.admin import RevocationOrder, admin
+from gateway.asgi.api_keys import CarryOut
 from gateway.asgi.probes import Check, probes
 from gateway.asgi.servers import SmallServer
 from gateway.config.settings import Admin, Settings
@@ -35,6 +36,7 @@ async def small_ports(
     started: Callable[[], bool],
     checks: Callable[[], Sequence[Check]],
     revoke: Callable[[RevocationOrder], Awaitable[float]],
+    order_keys: CarryOut,
     issuers: Callable[[], frozenset[str]],
     snapshots: Callable[[], Awaitable[Sequence[Snapshot]]],
     keys: Callable[[], Awaitable[KeyReport]],
@@ -55,7 +57,8 @@ async def small_ports(
             await serve(probes(started, checks, snapshots), bind(settings.probes))
         if settings.admin is not None:
             listen, token = settings.admin.listen, settings.admin.token
-            await serve(admin(revoke, issuers, keys, token), bind(listen))
+            app = admin(revoke, issuers, order_keys, keys, token)
+            await serve(app, bind(listen))
             if listen.path:
                 closing.callback(Path(listen.path).unlink, missing_ok=True)
         yield

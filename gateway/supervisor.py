@@ -33,9 +33,11 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway.app import Background
 from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.probes import Check
 from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
@@ -308,6 +310,7 @@ class Supervisor:
                     started=lambda: self._has_started,
                     checks=self.checks,
                     revoke=self.revoke,
+                    order_keys=self.order_keys,
                     issuers=lambda: frozenset(self.loaded.settings.issuers),
                     snapshots=self.snapshots,
                     keys=self.keys,
@@ -588,21 +591,37 @@ class Supervisor:
             Unavailable: The store has not acknowledged it, or nobody could be asked.
             ValueError: No token can be meant.
         """
-        said = json.dumps(asdict(order)).encode()
+        told = await self._ordered("revoke", asdict(order))
+        if "wrong" in told:
+            raise ValueError(told["wrong"])
+        return float(told["until"])
+
+    async def order_keys(self, order: KeyOrder) -> Told:
+        """Have *order* carried out by one of the workers; see Engine.order_keys."""
+        told = await self._ordered("api_keys", asdict(order))
+        if "refused" in told:
+            raise KeyRefused(*told["refused"])
+        return told
+
+    async def _ordered(self, name: str, order: dict[str, Any]) -> dict[str, Any]:
+        """Return what the first worker that could be asked says to *order*.
+
+        Raises:
+            Unavailable: What it depends on did not answer, or nobody could be asked.
+        """
+        said = json.dumps(order).encode()
         for slot in self.slots:
             child = slot.child
             if child is None or not child.serves:
                 continue
             try:
-                answer = await child.ask("revoke", said, within=ORDER_LIMIT)
+                answer = await child.ask(name, said, within=ORDER_LIMIT)
             except (OSError, Refused):  # it died, it hangs, or it has a mistake
                 continue
-            told = json.loads(answer)
-            if "wrong" in told:
-                raise ValueError(told["wrong"])
+            told: dict[str, Any] = json.loads(answer)
             if "away" in told:
                 raise Unavailable(told["away"])
-            return float(told["until"])
+            return told
         raise Unavailable("every worker")
 
     async def snapshots(self) -> list[Snapshot]:

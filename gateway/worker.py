@@ -27,6 +27,7 @@ import uvloop
 
 from gateway.app import Background, Log, Worker
 from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.api_keys import KeyOrder, KeyRefused, order_with
 from gateway.asgi.probes import Check
 from gateway.channel import Channel
 from gateway.config.load import Loaded
@@ -165,6 +166,10 @@ class Process:
             return key_status.dump(worker.engine.key_report())
         elif name == "revoke" and worker is not None:
             return await _revoke(worker, RevocationOrder(**json.loads(said)))
+        elif name == "api_keys" and worker is not None:
+            return await _order_keys(
+                worker, order_with(KeyOrder("list"), **json.loads(said))
+            )
         return b""
 
     def _measured(self, worker: Worker) -> bytes:
@@ -194,4 +199,15 @@ async def _revoke(worker: Worker, order: RevocationOrder) -> bytes:
         told = {"away": outage.dependency}
     except ValueError as error:
         told = {"wrong": str(error)}
+    return json.dumps(told).encode()
+
+
+async def _order_keys(worker: Worker, order: KeyOrder) -> bytes:
+    told: dict[str, Any]
+    try:
+        told = await worker.engine.order_keys(order)
+    except Unavailable as outage:
+        told = {"away": outage.dependency}
+    except KeyRefused as refusal:
+        told = {"refused": [refusal.status, str(refusal)]}
     return json.dumps(told).encode()

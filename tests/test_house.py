@@ -19,7 +19,8 @@ LEVELS: list[set[str]] = [
     {"identity", "revocation"},
     {"decision"},
     {"proxy", "asgi", "adapters", "channel", "signals"},
-    {"app", "ports", "reload", "worker", "supervisor", "cli", "__init__", "__main__"},
+    {"app", "ports", "reload", "worker", "supervisor", "cli", "__init__", "__main__"}
+    | {"key_desk"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS) - 1

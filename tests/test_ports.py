@@ -12,6 +12,7 @@ import pytest
 from bench.ports import free_port
 from gateway.app import Background
 from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.api_keys import KeyOrder, Told
 from gateway.asgi.probes import Check
 from gateway.config.settings import Address, Admin
 from gateway.observe.metrics import CONFIG, Snapshot
@@ -32,6 +33,10 @@ async def revoke(order: RevocationOrder) -> float:
     return 7.0
 
 
+async def order_keys(order: KeyOrder) -> Told:
+    return {"verb": order.verb}
+
+
 async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
     """And nothing is left of them afterwards."""
     probes = Address("127.0.0.1", free_port())
@@ -45,6 +50,7 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
             started=lambda: True,
             checks=lambda: [Check("x", "away", fatal=True)],
             revoke=revoke,
+            order_keys=order_keys,
             issuers=lambda: frozenset({"corp"}),
             snapshots=snapshots,
             keys=keys,
@@ -55,9 +61,11 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
         ready = await http.get(f"http://{probes}/readyz?verbose")
         counted = await http.get(f"http://{probes}/metrics")
         done = await admin.post("http://a/-/revocations", json={"sub": "c-1"})
+        ordered = await admin.get("http://a/-/api-keys")
         known = await admin.get("http://a/-/keys")
 
     assert (ready.status_code, done.json()["until"]) == (503, 7.0)
+    assert ordered.json() == {"verb": "list"}
     assert "[-] x: away" in ready.text
     assert known.json() == {"issuers": [], "identities": []}
     assert 'gateway_config_info{generation="g1"} 1' in counted.text
@@ -81,6 +89,7 @@ async def test_what_can_t_be_opened_closes_the_rest(tmp_path: Path) -> None:
             started=lambda: True,
             checks=list,
             revoke=revoke,
+            order_keys=order_keys,
             issuers=frozenset,
             snapshots=snapshots,
             keys=keys,

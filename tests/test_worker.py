@@ -150,6 +150,29 @@ async def test_a_store_that_is_away_is_no_revocation(tmp_path: Path) -> None:
         assert answer == {"away": "revocation store"}
 
 
+KEYS = '[api_keys]\nscope = "ignore"'
+
+
+async def test_orders_about_keys_are_carried_out(tmp_path: Path) -> None:
+    """The answer comes back, or why there is none."""
+    keyed = Site(tmp_path, more=KEYS)
+    for site, order, answer in (
+        (keyed, {"verb": "create", "owner": "a", "roles": []}, "key"),
+        (keyed, {"verb": "show", "id": "nobody"}, "refused"),
+        (Site(tmp_path), {"verb": "list"}, "refused"),
+        (
+            Site(tmp_path, more=KEYS, store="redis://127.0.0.1:9/0"),
+            {"verb": "list"},
+            "away",
+        ),
+    ):
+        async with worker(site) as line:
+            await line.hears("ready")
+            said = json.dumps(order).encode()
+            told = json.loads(await line.channel.ask("api_keys", said, within=5))
+            assert answer in told
+
+
 @pytest.mark.parametrize("orders", [["retire"], ["drain", "retire"], []])
 async def test_it_ends_when_told_to_and_when_nobody_is_there_to_tell(
     tmp_path: Path, orders: list[str]

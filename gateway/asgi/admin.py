@@ -3,7 +3,7 @@
 Nothing here is without authentication: the Unix socket has mode 0600, and on loopback
 a bearer token is asked for.
 
-Imports: gateway.model, gateway.tokens.key_status, starlette.
+Imports: gateway.asgi, gateway.model, gateway.tokens.key_status, starlette.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.asgi.answers import problem
+from gateway.asgi.answers import away, problem, read_body
+from gateway.asgi.api_keys import CarryOut, key_routes
 from gateway.model import Unavailable
 from gateway.tokens.key_status import KeyReport, dump
 
@@ -47,6 +48,7 @@ class RevocationOrder:
 def admin(
     revoke: Callable[[RevocationOrder], Awaitable[float]],
     issuers: Callable[[], frozenset[str]],
+    order_keys: CarryOut,
     keys: Callable[[], Awaitable[KeyReport]],
     token: str | None = None,
 ) -> Starlette:
@@ -57,6 +59,7 @@ def admin(
             seconds). Raises Unavailable when the store did not acknowledge it, and
             ValueError when no token can be meant.
         issuers: The names an order may give.
+        order_keys: Carries out orders about API keys; see gateway.asgi.api_keys.
         keys: Says how all keys are.
         token: Asked for as a bearer token, unless None.
     """
@@ -76,7 +79,7 @@ def admin(
         refused = is_refused(request)
         if refused is not None:
             return refused
-        body = await _body(request)
+        body = await read_body(request, MAX_BODY)
         order = "the body is too large" if body is None else _order(body, issuers())
         if isinstance(order, str):
             return problem(400, order, "invalid_order")
@@ -86,9 +89,7 @@ def admin(
             return problem(400, str(error), "invalid_order")
         except Unavailable as outage:
             # R62: nothing is said to be revoked that the store has not acknowledged.
-            answer = problem(503, f"{outage}: nothing was revoked", "unavailable")
-            answer.headers["retry-after"] = str(outage.retry_after)
-            return answer
+            return away(outage, "nothing was revoked")
         return JSONResponse(
             {"issuer": order.issuer, "kind": order.kind, "until": until},
             headers={"cache-control": "no-store"},
@@ -108,17 +109,9 @@ def admin(
         routes=[
             Route("/-/revocations", revocations, methods=["POST"]),
             Route("/-/keys", key_report, methods=["GET"]),
+            *key_routes(order_keys, is_refused),
         ]
     )
-
-
-async def _body(request: Request) -> bytes | None:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            return None
-    return body
 
 
 def _order(body: bytes, issuers: frozenset[str]) -> RevocationOrder | str:

@@ -1,6 +1,6 @@
 """Our own answers as Starlette responses.
 
-Imports: gateway.wire, starlette.
+Imports: gateway.model, gateway.wire, starlette.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
+from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.model import Unavailable
 from gateway.wire.problems import Answer
 
 
@@ -35,3 +37,20 @@ def problem(status: int, detail: str, code: str) -> Response:
         media_type="application/problem+json",
         headers={"cache-control": "no-store"},
     )
+
+
+def away(outage: Unavailable, words: str) -> Response:
+    """Return the problem document of an outage, for an operator; *words* end it."""
+    answer = problem(503, f"{outage}: {words}", "unavailable")
+    answer.headers["retry-after"] = str(outage.retry_after)
+    return answer
+
+
+async def read_body(request: Request, most: int) -> bytes | None:
+    """Return the body of *request*, or None where it is longer than *most* bytes."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            return None
+    return body

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from gateway.asgi.admin import MAX_BODY, RevocationOrder, admin
+from gateway.asgi.api_keys import KeyOrder, Told
 from gateway.model import Unavailable
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus, load
 
@@ -31,6 +32,10 @@ class Store:
         return 2_000.0
 
 
+async def no_orders(order: KeyOrder) -> Told:
+    raise AssertionError(order)
+
+
 async def no_keys() -> KeyReport:
     return KeyReport((), ())
 
@@ -43,7 +48,7 @@ async def post(
     headers: dict[str, str] | None = None,
     issuers: frozenset[str] = ISSUERS,
 ) -> httpx2.Response:
-    app = admin(store.revoke, lambda: issuers, no_keys, token)
+    app = admin(store.revoke, lambda: issuers, no_orders, no_keys, token)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://admin"
@@ -168,7 +173,7 @@ async def test_how_the_keys_are_can_be_asked(
     async def keys() -> KeyReport:
         return report
 
-    app = admin(Store().revoke, lambda: ISSUERS, keys, "s3cret")
+    app = admin(Store().revoke, lambda: ISSUERS, no_orders, keys, "s3cret")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://admin"
     ) as client:
