@@ -20,6 +20,7 @@ VERBS = {
     "check": "Say what is wrong, and what is weak, in the configuration.",
     "explain": "Say how a request would be decided, and why.",
     "revoke": "End a token, a login session, a subject's or a client's tokens.",
+    "apikey": "Make, list, rotate, revoke and import API keys.",
     "keys": "Make keys, replace them, and see how all keys are.",
     "token": "Make tokens.",
     "schema": "Print the JSON Schema of gateway.toml or of a policy file.",
