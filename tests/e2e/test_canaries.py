@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -48,6 +49,7 @@ from gateway.proxy.front import Front
 from gateway.proxy.gate import Gate
 from gateway.proxy.server import DataPort
 from gateway.proxy.upstream import UpstreamConnection
+from gateway.tokens.api_key import SECRET_BYTES, key_of
 from gateway.tokens.fernet import FernetKeys
 from gateway.tokens.jwe import sealing_key
 from tests.backends import Connection, answer
@@ -118,6 +120,7 @@ ENV = {
     "AGREED": AGREED,
     "ADMIN_TOKEN": S["admin token"],
     "SHARED": S["shared secret"] + S["more of the shared secret"],
+    "PEPPER": S["pepper"] + S["more of the pepper"],
     "CLIENT": S["client secret"],
     "STORE": f"redis://:{S['store password']}@127.0.0.1:9/0",
 }
@@ -160,6 +163,15 @@ algorithms  = ["ES256"]
 token_types = ["at+jwt"]
 scope       = {{ user = "ignore", service = "grant" }}
 
+[api_keys]
+scope  = "ignore"
+pepper = "env:PEPPER"
+
+[[api_key]]
+id      = "declared"
+sha256  = "{digest}"
+owner   = "alice"
+expires = {ends}
 [issuer.asked]
 issuer      = "https://asked.test.example"
 audience    = ["https://api.test.example"]
@@ -199,16 +211,32 @@ listen = "127.0.0.1:{probes}"
 """
 
 
+def _key(number: int) -> str:
+    """Return an API key, whose secret is one."""
+    key = key_of("gw", f"canary{number:06}", CHANCE.randbytes(SECRET_BYTES))
+    S.take(f"API key {number}", key.rpartition("_")[2])
+    return key
+
+
+DECLARED, STRANGE, QUERIED, LOST = map(_key, range(4))
+
+
 class SecretSite(Site):
     """A site with secrets in its environment, and a private key in its key set."""
 
     def write(self) -> Path:
         self.probes, self.admin = free_port(), free_port()
-        self.more = MORE.format(upstream=self.upstream, probes=self.probes)
+        digest = S.take("digest", sha256(DECLARED.encode()).hexdigest())
+        self.more = MORE.format(
+            upstream=self.upstream,
+            probes=self.probes,
+            digest=digest,
+            ends=time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(time.time() + 2e6)),
+        )
         self.policy = self.policy.replace(
             "[permissions]",
-            'issuers = ["corp", "shared", "remote", "asked", "fernet", "jwe"]\n\n'
-            "[permissions]",
+            'issuers = ["corp", "shared", "remote", "asked", "fernet", "jwe"]\n'
+            'credentials = ["bearer", "api_key"]\n\n[permissions]',
             1,
         ).replace('owner   = "customer"', OWNER)
         super().write()
@@ -420,6 +448,7 @@ def texts() -> list[str]:
         f"GET /cb?code={S['said: code']}&state={S['said: state']} HTTP/1.1",
         f"/x?access_token={S['said: query']}&password={S['said: password']}",
         f"cannot read the token {FORGED}",
+        f"cannot find the key {LOST} or {LOST[:-20]}",
         f"cannot open the tokens {' '.join(SEALED_ELSEWHERE)}",
         f"connecting to redis://:{S['store password']}@127.0.0.1:9/0",
         f"proxy http://user:{S['said: userinfo']}@proxy.example/ refused",
@@ -578,6 +607,29 @@ def tour(run: Run, *, is_whole: bool = True) -> None:
         % (len(wish), plain + bearer(valid), wish),
     )
 
+    typed = DECLARED[:-1] + ("0" if DECLARED[-1] != "0" else "1")
+    for key in (DECLARED, STRANGE, typed, DECLARED[:-9], DECLARED + "/x"):
+        for field in (bearer(key), b"x-api-key: %b\r\n" % key.encode()):
+            label = "relayed" if key is DECLARED else "own"
+            run.ask(label, closing(b"/me/x" + query, field))
+    for target in (b"/me/x?a=%b", b"/me/%b", b"/nowhere/%b", b"/me/%%zz/%b"):
+        for key in (QUERIED, QUERIED.replace("_", "%5F"), LOST[:-6]):
+            run.ask("relayed", closing(target % key.encode(), bearer(DECLARED)))
+    for method, path, said in (
+        ("GET", "", {}),
+        ("GET", "/declared", {}),
+        ("POST", "", {"owner": "bob", "lifetime": S["lifetime of a key"]}),
+        ("POST", "", {"owner": "bob", "id": S["odd id of a key"] + "/"}),
+        ("POST", "/declared/rotate", {"overlap": 0}),
+    ):
+        sent = json.dumps(said)
+        raw = (
+            f"{method} /-/api-keys{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
+            f"authorization: Bearer {S['admin token']}\r\n"
+            f"content-length: {len(sent)}\r\n\r\n{sent}"
+        )
+        run.ask("own", raw.encode(), site.admin)
+
     order = json.dumps({"sub": S["order's subject"], "reason": S["order's reason"]})
     for token, sent in (
         (S["wrong admin token"], order),
@@ -718,6 +770,12 @@ FAULTS: dict[str, Fault] = {
     "keys": lambda house: patch.object(house.gateway.engine.keys, "find", fail),
     "fetching keys": lambda house: patch.object(
         house.gateway.engine.keys, "fetch", fail_later
+    ),
+    "finding API keys": lambda house: patch.object(
+        house.gateway.engine.api_keys, "find", fail
+    ),
+    "fetching API keys": lambda house: patch.object(
+        house.gateway.engine.api_keys, "fetch", fail_later
     ),
     "asking": lambda house: patch.object(
         house.gateway.engine.introspection, "ask", fail_later
