@@ -65,6 +65,7 @@ _CHECKS: Mapping[str, frozenset[Reason]] = {
             Reason.DPOP_MISSING,
             Reason.DPOP_KEY,
             Reason.DPOP_INVALID,
+            Reason.KEY_NETWORK,
         }
     ),
     "revoked": frozenset({Reason.TOKEN_REVOKED}),
@@ -77,6 +78,7 @@ _WITHOUT: Mapping[str, frozenset[str]] = {
     "encrypted JWT": frozenset({"issuer"}),
     "Fernet token": frozenset({"issuer", "type", "algorithm", "key"}),
     "opaque token": frozenset({"issuer", "type", "algorithm", "key"}),
+    "API key": frozenset({"issuer", "type", "algorithm", "signature"}),
 }
 
 
@@ -222,6 +224,8 @@ def _why(engine: Engine, found: Description, denial: Denial, now: float) -> str:
         if denial.route is not None and denial.route.audience is not None:
             wanted = denial.route.audience
         return f": it is for {_listed(who.audience)}, not for {_listed(wanted)}"
+    if denial.reason is Reason.KEY_UNKNOWN and found.form == "API key":
+        return ": there is no such key"
     if denial.reason is Reason.KEY_UNKNOWN:
         sets = engine.keys.status()
         fetched = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from gateway.model import API_KEYS
 from gateway.policy.grants import Grants, IssuerGrants
@@ -106,10 +106,13 @@ def compile_policy(
     )
 
 
-def any_route(issuers: Iterable[str]) -> Policy:
+def any_route(issuers: Collection[str]) -> Policy:
     """Return a policy of one route, which asks for a token of *issuers* and no more."""
     route = RouteSpec(("route", 0), ("*",), "/{rest...}", access="authenticated")
-    service = ServiceSpec(("service",), "any", "/", "any", issuers=tuple(issuers))
+    kinds = ("bearer", "api_key") if API_KEYS in issuers else ("bearer",)
+    service = ServiceSpec(
+        ("service",), "any", "/", "any", issuers=tuple(issuers), credentials=kinds
+    )
     policy = compile_policy(
         [PolicyFile("", service, routes=(route,))],
         issuers={

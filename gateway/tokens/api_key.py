@@ -49,6 +49,7 @@ PREFIX: Final = r"[a-z][a-z0-9]{1,15}"
 REST: Final = rf"_[0-9A-Za-z]{{{_ID}}}_[0-9A-Za-z]{{{_SECRET + _CHECK}}}"
 FORM: Final = PREFIX + REST
 """What a key looks like, for who searches files for secrets."""
+_SHAPED = re.compile(FORM)
 
 # An imported key is as good as whoever made it; these are too short to be any good.
 LEAST_IMPORTED: Final = 20  # characters
@@ -188,6 +189,11 @@ def key_of(prefix: str, key_id: str, random: bytes) -> str:
     """Return the key of *key_id* whose secret are SECRET_BYTES *random* bytes."""
     key = f"{prefix}_{key_id}_{_base62(int.from_bytes(random), _SECRET)}"
     return key + _checksum(key)
+
+
+def is_shaped(text: str) -> bool:
+    """Tell whether *text* looks like a key of some prefix, whole or not."""
+    return _SHAPED.fullmatch(text) is not None
 
 
 def has_checksum(key: str) -> bool:

@@ -3,7 +3,8 @@
 For people who ask why a token is refused; nothing is decided by it. The token is never
 said back: of its content only what names the issuer, the subject and the times.
 
-Imports: gateway.tokens.compact, gateway.tokens.fernet, gateway.tokens.strict_json.
+Imports: gateway.tokens.api_key, gateway.tokens.compact, gateway.tokens.fernet,
+gateway.tokens.strict_json.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.tokens.api_key import is_shaped
 from gateway.tokens.compact import split, split_encrypted
 from gateway.tokens.fernet import said_time
 from gateway.tokens.strict_json import loads
@@ -28,7 +30,7 @@ _DATES = {"iat": "issued", "nbf": "valid from", "exp": "expires"}
 class Description:
     """A token by its looks."""
 
-    form: str  # "JWT", "encrypted JWT", "Fernet token" or "opaque token"
+    form: str  # "JWT", "encrypted JWT", "Fernet token", "API key", "opaque token"
     header: tuple[str, ...] = ()  # `alg ES256`, as far as it can be read
     claims: tuple[str, ...] = ()  # likewise; nobody has verified them
     times: Mapping[str, float] | None = None  # Unix seconds, of iat, nbf and exp
@@ -47,7 +49,7 @@ def describe(token: str, now: float) -> Description:
     if at is not None:
         times = {"iat": float(at)}
         return Description("Fernet token", (), tuple(_dates(times, now)), times)
-    return Description("opaque token")
+    return Description("API key" if is_shaped(token) else "opaque token")
 
 
 def since(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
+from gateway.tokens.api_key import key_of
 from tests.sealed import SealedSite
 from tests.site import AUDIENCE, ISSUER, Site
 from tests.tokens import make
@@ -261,3 +263,48 @@ def test_something_has_to_be_explained() -> None:
         outcome = CliRunner().invoke(main, ["explain", *words])
         assert outcome.exit_code == 2
         assert "METHOD and PATH" in outcome.output
+
+
+DECLARED = key_of("gw", "0123456789ab", bytes(32))
+KEYS = f"""
+[api_keys]
+scope = "ignore"
+
+[[api_key]]
+id       = "nightly"
+sha256   = "{sha256(DECLARED.encode()).hexdigest()}"
+owner    = "billing"
+networks = ["{{network}}"]
+expires  = {{ends}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("token", "network", "check", "verdict"),
+    [
+        (DECLARED, "127.0.0.0/8", "", "believed: what it may do, its route decides"),
+        (DECLARED, "192.0.2.0/24", "binding", "401 key.network"),
+        (
+            key_of("gw", "0123456789ab", b"1" * 32),
+            "127.0.0.0/8",
+            "key",
+            "401 token.key",
+        ),
+        (f"gw_{'a' * 12}_{'b' * 49}", "::/0", "form", "401 token.malformed:checksum"),
+    ],
+)
+def test_an_api_key_is_explained(
+    tmp_path: Path, token: str, network: str, check: str, verdict: str
+) -> None:
+    """By the checks that it meets, and never said back."""
+    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86_400))
+    site = Site(tmp_path, more=KEYS.format(network=network, ends=ends))
+
+    _, lines, output = explain(site, token=token)
+
+    assert lines["token"] == "API key"
+    assert lines["verdict"] == verdict
+    refused = [name for name, said in lines.items() if said.startswith("refused")]
+    assert refused == ([check] if check else [])
+    assert check or "billing of api_keys" in lines["caller"]
+    assert token.split("_")[2] not in output

@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.tokens.api_key import key_of
 from gateway.tokens.describe import MAX_SHOWN, Description, describe, since
 from tests.tokens import make
 
@@ -56,6 +57,9 @@ def test_an_encrypted_jwt_shows_its_header() -> None:
         (make.sign(make.key(), b'{"alg":"x"}', b"[]"), "JWT"),
         ("a.b.c.d.e", "encrypted JWT"),
         ("gAAAAA", "opaque token"),
+        (key_of("gw", "0123456789ab", bytes(32)), "API key"),
+        (f"gw_{'a' * 12}_{'b' * 49}", "API key"),
+        ("gw_a", "opaque token"),
         ("", "opaque token"),
     ],
 )
