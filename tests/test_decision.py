@@ -619,6 +619,19 @@ def test_a_keys_refusal_is_final() -> None:
     assert staff.asked == ["match"]
 
 
+def test_where_tokens_have_to_be_bound_no_key_counts() -> None:
+    """It is bound to nothing, and a proof beside it makes it no better."""
+    bound = replace(BY_KEY, binding=frozenset({"dpop"}))
+    assert str(decide_key(Staff(route=bound), Keys())) == "binding.missing"
+    proven = head_of(
+        b"/orders/7", (b"authorization", b"DPoP gw_key"), (b"dpop", b"a.b.c")
+    )
+    for route in (bound, BY_KEY):
+        denial = decide_key(Staff(route=route), Keys(), proven)
+        assert isinstance(denial, Denial)
+        assert denial.reason in {Reason.DPOP_KEY, Reason.BINDING_MISSING}
+
+
 def test_an_audience_of_the_route_is_about_tokens() -> None:
     """A key has none: it is for all routes that take keys."""
     route = replace(BY_KEY, audience=frozenset({"something"}))
