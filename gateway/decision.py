@@ -42,7 +42,6 @@ from gateway.model import (
 )
 from gateway.policy.policy import Policy
 from gateway.tokens.accept import accept
-from gateway.tokens.api_key import is_outside
 from gateway.tokens.binding import Bindings
 from gateway.tokens.tickets import request_of
 from gateway.wire.credential import KeyPlace, extract, without_ticket
@@ -226,8 +225,6 @@ class Decider:
             if audience is None or is_key or credential.kind == "certificate":
                 audience = self._audiences[principal.issuer]
             refused = accept(principal, audience, route.issuers, now)
-            if refused is None and is_key and is_outside(principal, head.client):
-                refused = Denial(Reason.KEY_NETWORK)
             if refused is not None:
                 return _on(refused, route, principal)
 

@@ -81,7 +81,6 @@ class Reason(enum.StrEnum):
     AUDIENCE_WRONG = "token.audience"
     ISSUER_NOT_ACCEPTED = "token.issuer_not_accepted"
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
-    KEY_NETWORK = "key.network"  # an API key, from where it doesn't count
     # What the token is bound to; `at` names the kind, or which check has failed
     BINDING_MISSING = "binding.missing"  # to nothing of what is asked for, or not shown
     BINDING_WRONG = "binding.wrong"  # to another address or certificate
@@ -241,7 +240,6 @@ class Principal:
     )  # verified
     # What a revocation may name it by: gateway.tokens.fingerprints, 16 bytes each.
     fingerprints: Fingerprints | None = None
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()  # it counts from these alone
     key: VerificationKey | None = field(default=None, repr=False)  # has verified it
     known_for: float | None = None  # seconds from then; None: until it expires
     binding: Binding | None = None  # None: whoever bears the token may use it

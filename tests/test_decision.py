@@ -560,7 +560,7 @@ MACHINE = replace(
     kind="api_key",
     issuer="api_keys",
     audience=frozenset({"api_keys"}),
-    networks=(ip_network("192.0.2.0/24"),),
+    binding=Binding(networks=(ip_network("192.0.2.0/24"),)),
 )
 BY_KEY = replace(
     ORDERS,
@@ -619,8 +619,10 @@ def test_a_keys_refusal_is_final() -> None:
     assert staff.asked == ["match"]
 
 
-def test_where_tokens_have_to_be_bound_no_key_counts() -> None:
-    """It is bound to nothing, and a proof beside it makes it no better."""
+def test_where_tokens_have_to_be_bound_keys_have_to_be_too() -> None:
+    """But one that has networks, for these; a proof beside it makes it no better."""
+    bound = replace(BY_KEY, binding=frozenset({"ip"}))
+    assert isinstance(decide_key(Staff(route=bound), Keys()), Permit)
     bound = replace(BY_KEY, binding=frozenset({"dpop"}))
     assert str(decide_key(Staff(route=bound), Keys())) == "binding.missing"
     proven = head_of(
@@ -649,10 +651,12 @@ def test_an_audience_of_the_route_is_about_tokens() -> None:
             "token.issuer_not_accepted",
         ),
         (
-            replace(MACHINE, networks=(ip_network("198.51.100.0/24"),)),
+            replace(
+                MACHINE, binding=Binding(networks=(ip_network("198.51.100.0/24"),))
+            ),
             BY_KEY,
             False,
-            "key.network",
+            "binding.wrong:ip",
         ),
         (MACHINE, BY_KEY, True, "token.revoked"),
         (

@@ -65,7 +65,6 @@ _CHECKS: Mapping[str, frozenset[Reason]] = {
             Reason.DPOP_MISSING,
             Reason.DPOP_KEY,
             Reason.DPOP_INVALID,
-            Reason.KEY_NETWORK,
         }
     ),
     "revoked": frozenset({Reason.TOKEN_REVOKED}),

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any, Final, Protocol
 from zlib import crc32
@@ -29,6 +29,7 @@ from zlib import crc32
 from gateway.model import (
     API_KEYS,
     ApiKeyNeeded,
+    Binding,
     Denial,
     Principal,
     Reason,
@@ -253,7 +254,7 @@ def principal_of(key: ApiKey, secret: Secret, rules: KeyRules, now: float) -> Pr
         audience=_AUDIENCE,
         roles=key.roles & rules.allow,
         scope=key.scope,
-        networks=key.networks,
+        binding=Binding(networks=key.networks) if key.networks else None,
         fingerprints=fingerprints(
             API_KEYS,
             token_id=token_id,
@@ -262,17 +263,6 @@ def principal_of(key: ApiKey, secret: Secret, rules: KeyRules, now: float) -> Pr
             client_id=key.id,
         ),
     )
-
-
-def is_outside(principal: Principal, client: str) -> bool:
-    """Tell whether *principal* doesn't count from the address *client* (R17)."""
-    if not principal.networks:
-        return False
-    try:
-        address = ip_address(client)
-    except ValueError:  # a Unix socket has none
-        return True
-    return not any(address in network for network in principal.networks)
 
 
 def rotated(

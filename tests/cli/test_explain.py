@@ -283,7 +283,7 @@ expires  = {{ends}}
     ("token", "network", "check", "verdict"),
     [
         (DECLARED, "127.0.0.0/8", "", "believed: what it may do, its route decides"),
-        (DECLARED, "192.0.2.0/24", "binding", "401 key.network"),
+        (DECLARED, "192.0.2.0/24", "binding", "401 binding.wrong:ip"),
         (
             key_of("gw", "0123456789ab", b"1" * 32),
             "127.0.0.0/8",

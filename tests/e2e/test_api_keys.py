@@ -241,7 +241,7 @@ async def test_whatever_is_no_good_key_meets_the_same_words(
         key + "=": "token.malformed:form",
         expired["key"]: "token.early:nbf",
         revoked["key"]: "token.revoked",
-        elsewhere["key"]: "key.network",
+        elsewhere["key"]: "binding.wrong:ip",
     }
     bodies = set()
     for text, reason in bad.items():

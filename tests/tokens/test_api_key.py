@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import ApiKeyNeeded, Denial, Principal
+from gateway.model import ApiKeyNeeded, Binding, Denial, Principal
 from gateway.tokens import api_key
 from gateway.tokens.api_key import (
     DIGITS,
@@ -35,7 +35,6 @@ from gateway.tokens.api_key import (
     digest_of,
     has_checksum,
     is_key_id,
-    is_outside,
     is_scope,
     key_id_of,
     key_of,
@@ -282,27 +281,12 @@ def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(authenticator._held) <= 2
 
 
-@pytest.mark.parametrize(
-    ("networks", "client", "outside"),
-    [
-        ((), "192.0.2.1", False),
-        ((), "", False),
-        (("192.0.2.0/24",), "192.0.2.1", False),
-        (("192.0.2.0/24",), "192.0.3.1", True),
-        (("2001:db8::/32", "192.0.2.7/32"), "192.0.2.7", False),
-        (("2001:db8::/32",), "2001:db8::1", False),
-        (("0.0.0.0/0",), "2001:db8::1", True),
-        (("0.0.0.0/0",), "", True),
-        (("0.0.0.0/0",), "unknown", True),
-    ],
-)
-def test_a_key_counts_from_its_networks_alone(
-    networks: tuple[str, ...], client: str, outside: bool
-) -> None:
-    """The address is that of R17; who has none is nowhere."""
-    record = replace(RECORD, networks=tuple(map(ip_network, networks)))
-    principal = principal_of(record, record.secrets[0], RULES, NOW)
-    assert is_outside(principal, client) is outside
+def test_a_key_is_bound_to_its_networks() -> None:
+    """One that has none is bound to nothing."""
+    home = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
+    for networks, binding in ((home, Binding(networks=home)), ((), None)):
+        record = replace(RECORD, networks=networks)
+        assert principal_of(record, record.secrets[0], RULES, NOW).binding == binding
 
 
 # Rotation

@@ -84,7 +84,6 @@ TABLE: dict[Reason, tuple[int, str, bytes | None, bool]] = {
     Reason.AUDIENCE_WRONG: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.ISSUER_NOT_ACCEPTED: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.TOKEN_REVOKED: (401, "invalid_token", INVALID_TOKEN, False),
-    Reason.KEY_NETWORK: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.BINDING_MISSING: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.BINDING_WRONG: (401, "invalid_token", INVALID_TOKEN, False),
     Reason.DPOP_MISSING: (401, "invalid_token", UNPROVEN, False),
