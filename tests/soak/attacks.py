@@ -10,6 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from cryptography.fernet import Fernet
+
+from gateway.tokens.api_key import SECRET_BYTES, key_of
+from gateway.tokens.jwe import sealing_key
 from tests.site import AUDIENCE
 from tests.soak.running import RSA, RSA_ISSUER
 from tests.tokens import make
@@ -100,6 +104,33 @@ def huge_base64() -> Iterator[bytes]:
     return _bearer(f"{signed}.{make.b64(os.urandom(256))}" for _ in itertools.count())
 
 
+def forged_fernet() -> Iterator[bytes]:
+    """A Fernet token of another key; each is new."""
+    sealer = Fernet(Fernet.generate_key())
+    content = json.dumps(_claims()).encode()
+    return _bearer(sealer.encrypt(content).decode() for _ in itertools.count())
+
+
+def forged_jwe() -> Iterator[bytes]:
+    """An encrypted token of another key, right to the last bit of its form."""
+    key = sealing_key("dir", "A256GCM", None, make.b64(os.urandom(32)).encode())
+    content = json.dumps(_claims()).encode()
+    return _bearer(key.seal(content, {}) for _ in itertools.count())
+
+
+def unknown_api_keys() -> Iterator[bytes]:
+    """A key that was never made, its checksum right; each is new."""
+    return _bearer(
+        key_of("gw", "0123456789ab", os.urandom(SECRET_BYTES))
+        for _ in itertools.count()
+    )
+
+
+def mistyped_api_keys() -> Iterator[bytes]:
+    """A key whose checksum is wrong."""
+    return _bearer(f"gw_{'a' * 12}_{number:049}" for number in itertools.count())
+
+
 def malformed() -> Iterator[bytes]:
     """What no reader should guess about."""
     chance = random.Random(1)
@@ -128,6 +159,10 @@ ATTACKS = (
     Attack("90 new header names", header_flood, REFUSED),
     Attack("8,000 dots", some_dots, REFUSED),
     Attack("huge base64", huge_base64, REFUSED),
+    Attack("forged Fernet", forged_fernet, REFUSED),
+    Attack("forged JWE", forged_jwe, REFUSED),
+    Attack("unknown API key", unknown_api_keys, REFUSED),
+    Attack("mistyped API key", mistyped_api_keys, REFUSED),
     Attack("2,000 headers", too_many_headers, frozenset({431}), reconnects=True),
     Attack("100,000 dots", dots, frozenset({431}), reconnects=True),
     Attack("malformed", malformed, frozenset({400, 405}), reconnects=True),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,8 @@ version = 1
 name     = "orders"
 prefix   = "/api/orders"
 upstream = "orders"
-issuers  = ["corp", "rsa"]
+issuers  = ["corp", "rsa", "fernet", "jwe"]
+credentials = ["bearer", "api_key"]
 
 [permissions]
 "orders:read" = "Read"
@@ -76,6 +78,25 @@ allow = ["customer"]
 [issuer.rsa.scope]
 user    = "ignore"
 service = "grant"
+
+[fernet]
+issuer   = "https://api.test.example/sessions"
+audience = ["https://api.test.example"]
+keys     = ["env:FERNET"]
+ttl      = "15m"
+scope    = {{ user = "ignore", service = "grant" }}
+
+[jwe]
+issuer   = "https://api.test.example/sealed"
+audience = ["https://api.test.example"]
+scope    = {{ user = "ignore", service = "grant" }}
+[[jwe.keys]]
+alg = "dir"
+enc = "A256GCM"
+key = "env:JWE"
+
+[api_keys]
+scope = "ignore"
 """
 
 # Another service, public, with an upstream of its own.
@@ -97,6 +118,12 @@ urls            = ["{url}"]
 max_connections = 20
 timeout         = {{ connect = "1s", first_byte = "1s" }}
 """
+
+OCTETS = bytes(range(32))  # of what opens sealed tokens
+KEYS = {
+    "FERNET": urlsafe_b64encode(OCTETS).decode(),
+    "JWE": make.b64(OCTETS),
+}
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/schedstat").exists(), reason="no /proc to measure with"
@@ -233,7 +260,7 @@ async def running(
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve", "-c", str(config)],
             cwd=directory,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **KEYS, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,

@@ -141,5 +141,9 @@ def test_each_attack_is_an_attack() -> None:
             "unknown key id",
             "huge base64",
             "90 new header names",
+            "forged Fernet",
+            "forged JWE",
+            "unknown API key",
+            "mistyped API key",
         }
         assert not is_new or first != second
