@@ -20,7 +20,7 @@ from gateway.adapters.api_keys import (
 from gateway.clock import Clock
 from gateway.model import Unavailable
 from gateway.tokens.api_key import ApiKey, Secret
-from tests.redis_server import RedisServer, binaries, start_redis
+from tests.redis_server import RedisServer, start_redis
 
 NOW = 1_800_000_000.0  # Unix seconds
 ONE = ApiKey("one", "billing", (Secret(b"1" * 32, NOW),), NOW, NOW + 1e6)
@@ -34,15 +34,6 @@ class Time:
     def __init__(self) -> None:
         self.now = 0.0
         self.clock = Clock(wall=lambda: NOW + self.now, monotonic=lambda: self.now)
-
-
-@pytest.fixture(scope="module", params=["memory", *binaries()])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
-    if request.param == "memory":
-        yield None
-    else:
-        with start_redis(binary=request.param) as started:
-            yield started
 
 
 @pytest.fixture

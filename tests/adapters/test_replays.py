@@ -20,22 +20,13 @@ from gateway.adapters.replays import (
 from gateway.clock import Clock
 from gateway.model import Unavailable
 from gateway.tokens.dpop import AHEAD, WINDOW
-from tests.redis_server import RedisServer, binaries, start_redis
+from tests.redis_server import RedisServer, start_redis
 
 NOW = time.time()
 LONG_AGO = NOW - 1_000
 BEFORE = Clock(wall=lambda: LONG_AGO, monotonic=time.monotonic)
 PRESENT = Clock(wall=lambda: NOW, monotonic=time.monotonic)
 SINCE = "{gw:dpop}:since"
-
-
-@pytest.fixture(scope="module", params=["memory", *binaries()])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
-    if request.param == "memory":
-        yield None
-    else:
-        with start_redis(binary=request.param) as started:
-            yield started
 
 
 @pytest.fixture

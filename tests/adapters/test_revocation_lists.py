@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -14,18 +14,9 @@ from gateway.adapters.redis_store import RedisRevocations
 from gateway.model import ANONYMOUS
 from gateway.revocation.entries import RevocationList
 from tests.adapters.principals import CLOCK, entry, principal
-from tests.redis_server import RedisServer, binaries, start_redis
+from tests.redis_server import RedisServer
 
 NOW = 1_000_000.0  # Unix seconds; for cut-offs, which no clock is compared with
-
-
-@pytest.fixture(scope="module", params=["memory", *binaries()])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
-    if request.param == "memory":
-        yield None
-    else:
-        with start_redis(binary=request.param) as started:
-            yield started
 
 
 @pytest.fixture

@@ -12,16 +12,7 @@ from gateway.adapters.tickets import STORE, MemoryTickets, RedisTickets, Tickets
 from gateway.clock import Clock
 from gateway.model import Unavailable
 from tests.adapters.principals import CLOCK
-from tests.redis_server import RedisServer, binaries, start_redis
-
-
-@pytest.fixture(scope="module", params=["memory", *binaries()])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
-    if request.param == "memory":
-        yield None
-    else:
-        with start_redis(binary=request.param) as started:
-            yield started
+from tests.redis_server import RedisServer, start_redis
 
 
 @pytest.fixture
