@@ -85,4 +85,10 @@ class SmallServer:
         """Stop accepting, finish what is in flight, return."""
         if self._task is not None:
             self._server.should_exit = True
-            await self._task
+            try:
+                await self._task
+            finally:
+                # Whoever has no time for that cancels, and uvicorn leaves them open.
+                for each in getattr(self._server, "servers", ()):
+                    each.close()
+                self._socket.close()

@@ -51,3 +51,33 @@ async def test_to_stop_what_never_started_is_nothing() -> None:
     """The composition root may fail between making a server and starting it."""
     with socket.socket() as sock:
         await SmallServer(Starlette(), sock, spawn).stop()
+
+
+async def test_a_stop_that_is_cut_short_closes_its_socket() -> None:
+    """Though somebody still has no answer."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: Request) -> Response:
+        asked.set()
+        await go_on.wait()
+        return Response()
+
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    server = SmallServer(Starlette(routes=[Route("/", hang)]), sock, spawn)
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await asked.wait()
+
+    stopping = spawn(server.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    go_on.set()
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
