@@ -14,6 +14,7 @@ gateway.tokens.fingerprints, cryptography.
 from __future__ import annotations
 
 import re
+import warnings
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Literal
@@ -43,6 +44,7 @@ _SPIFFE = re.compile(rf"spiffe://[a-z0-9._-]+(?:{_SEGMENT})+")
 
 # What cryptography says of bytes that are none; a ValueError is most of it.
 _BROKEN = (
+    Warning,
     ValueError,
     x509.DuplicateExtension,
     x509.InvalidVersion,
@@ -83,11 +85,14 @@ class CertificateAuthenticator:
         yield from ()
         der = b64decode(token[len(_PREFIX) :])
         try:
-            certificate = x509.load_der_x509_certificate(der)
-            not_before = certificate.not_valid_before_utc.timestamp()
-            expires_at = certificate.not_valid_after_utc.timestamp()
-            spiffe = self._name == "spiffe"
-            subject = _spiffe_id(certificate) if spiffe else _subject(certificate)
+            # What the parser only bears with for now, such as a serial number of zero
+            # (RFC 5280 section 4.1.2.2), is no certificate to begin with.
+            with warnings.catch_warnings(action="error"):
+                certificate = x509.load_der_x509_certificate(der)
+                not_before = certificate.not_valid_before_utc.timestamp()
+                expires_at = certificate.not_valid_after_utc.timestamp()
+                spiffe = self._name == "spiffe"
+                subject = _spiffe_id(certificate) if spiffe else _subject(certificate)
         except _BROKEN:
             return Denial(Reason.CERTIFICATE_INVALID, "form")
         if subject is None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Binding, Denial, Principal, Reason
@@ -167,6 +167,7 @@ def test_it_lives_no_longer_than_it_may() -> None:
 
 @settings(max_examples=200)
 @given(st.integers(0, 399), st.binary(min_size=1, max_size=3))
+@example(14, b"\0")  # a serial number of zero
 def test_broken_bytes_are_a_refusal(at: int, change: bytes) -> None:
     """Wherever they are, whatever the parser makes of them (I5)."""
     raw = bytearray(der(BILLING))
