@@ -55,15 +55,19 @@ OWN = Route(
 WELL_KNOWN = (".well-known",)  # RFC 8615 section 3
 
 
-class Authenticator(Protocol):
-    """Turns one kind of token into a Principal."""
-
-    def recognises(self, token: str) -> bool:
-        """Tell from its shape alone whether *token* is of this kind."""
-        ...
+class Verifier(Protocol):
+    """Turns one kind of credential into a Principal."""
 
     def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
         """Verify *token* as of *now* (Unix seconds)."""
+        ...
+
+
+class Authenticator(Verifier, Protocol):
+    """Does so with a kind of token that is told by its shape."""
+
+    def recognises(self, token: str) -> bool:
+        """Tell from its shape alone whether *token* is of this kind."""
         ...
 
 
@@ -121,7 +125,7 @@ class Decider:
         hosts: frozenset[str] = frozenset(),
         own_prefix: tuple[str, ...] = ("auth",),
         max_token: int = 8 * 1024,
-        api_keys: tuple[KeyPlace, Authenticator] | None = None,
+        api_keys: tuple[KeyPlace, Verifier] | None = None,
         bindings: Bindings | None = None,
     ) -> None:
         self.policy = policy
@@ -134,7 +138,7 @@ class Decider:
         self._own_first = frozenset(prefix[0] for prefix in self._own)
         self._max_token = max_token
         self.key_place: KeyPlace | None = None
-        self._api_keys: Authenticator | None = None
+        self._api_keys: Verifier | None = None
         if api_keys is not None:
             self.key_place, self._api_keys = api_keys
         self._bindings = bindings or Bindings()

@@ -35,6 +35,7 @@ from gateway.model import (
     TicketNeeded,
     Unavailable,
 )
+from gateway.policy.compile import any_route
 from gateway.tokens.api_key import ApiKeyAuthenticator, KeyRules
 from gateway.tokens.binding import Bindings
 from gateway.tokens.dpop import Proofs
@@ -70,6 +71,19 @@ def test_a_good_request_passes_every_step_once_and_in_order() -> None:
     assert (permit.upstream, permit.target) == ("orders", b"/orders/7?a=%20")
     assert permit.granted == READ
     assert staff.asked == ["match", "authenticate", "mirror", "granted"]
+
+
+def test_it_decides_by_another_policy_and_is_else_the_same() -> None:
+    """As somebody who asks about a token alone."""
+    staff = Staff()
+    other = staff.decider().by(any_route(["corp"]))
+
+    permit = other.decide_now(head_of(b"/anything", GOOD), NOW)
+    assert isinstance(permit, Permit)
+    assert permit.principal is ALICE
+    assert permit.route.id != ORDERS.id
+    assert isinstance(other.decide_now(head_of(b"/anything"), NOW), Denial)
+    assert staff.asked == ["authenticate", "mirror"]
 
 
 def test_a_known_token_is_not_verified_again() -> None:

@@ -138,10 +138,6 @@ class ApiKeyAuthenticator:
         # By digest; of what stands here, the form has been looked at.
         self._held: dict[bytes, tuple[ApiKey, Principal]] = {}
 
-    def recognises(self, token: str) -> bool:  # noqa: ARG002
-        """Tell that it is one: where it stood has said so."""
-        return True
-
     def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
         """Find out whose *token* is, as of *now* (Unix seconds)."""
         digest = digest_of(sha256(token.encode()).digest(), self._rules.pepper)

@@ -23,6 +23,7 @@ MAX_SHOWN = 120  # characters of one value
 
 _HEADER = ("alg", "enc", "typ", "cty", "kid")
 _CLAIMS = ("iss", "sub", "aud", "client_id", "azp")
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 _DATES = {"iat": "issued", "nbf": "valid from", "exp": "expires"}
 
 
@@ -54,10 +55,9 @@ def describe(token: str, now: float) -> Description:
 
 def since(seconds: float) -> str:
     """Say how long ago something was, or in how long it will be."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if abs(seconds) >= 2 * size or size == 1:
-            count = f"{abs(seconds) / size:.0f} {unit}"
-            break
+    large = [each for each in _UNITS if abs(seconds) >= 2 * each[0]]
+    size, unit = large[0] if large else (1, "s")
+    count = f"{abs(seconds) / size:.0f} {unit}"
     return f"{count} ago" if seconds > -0.5 else f"in {count}"  # noqa: PLR2004
 
 

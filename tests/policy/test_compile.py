@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Denial
-from gateway.policy.compile import compile_policy
+from gateway.policy.compile import any_route, compile_policy
 from gateway.policy.policy import Policy
 from gateway.policy.spec import (
     KeyPath,
@@ -672,3 +672,18 @@ def test_the_property_sees_mutants_that_load() -> None:
     loaded = [it for it in mutants(world) if load(it) is not None]
     assert len(loaded) >= 5
     assert len(loaded) < len(list(mutants(world)))
+
+
+def test_any_route_asks_for_a_token_and_no_more() -> None:
+    """Of whichever issuer, for whatever path; or for a key, where there are keys."""
+    for issuers, kinds in (
+        (["corp", "home"], {"bearer"}),
+        (["corp", "api_keys"], {"bearer", "api_key"}),
+    ):
+        for call in (head("GET", "/"), head("DELETE", "/a/b")):
+            found = any_route(issuers).match(call)
+            assert not isinstance(found, Denial)
+            one, _ = found
+            assert (one.access, one.needed, one.rule) == ("authenticated", 0, None)
+            assert one.issuers == set(issuers)
+            assert one.credentials == kinds

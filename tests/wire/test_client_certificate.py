@@ -68,6 +68,13 @@ def test_client_cert_is_a_byte_sequence() -> None:
         assert told(value, "client-cert") == WRONG, value
 
 
+def test_a_byte_sequence_has_one_spelling() -> None:
+    """Padded, and no bit is set behind the last byte."""
+    assert byte_sequence(b" :YQ==: ") == b"a"
+    for value in (b":YQ=:", b":YQ:", b":YR==:", b":Y===:", b":====:"):
+        assert byte_sequence(value) is None
+
+
 def test_byte_sequences_are_read_as_the_vectors_say() -> None:
     """Where they leave a choice, as strictly as they let."""
     for case in vectors.load("structured-fields/binary.json"):
