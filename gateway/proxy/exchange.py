@@ -38,7 +38,12 @@ from gateway.proxy.asked import Asked, Way
 from gateway.proxy.gate import Gate
 from gateway.proxy.pool import Pool
 from gateway.proxy.streams import Streams
-from gateway.proxy.upstream import KnownAnswer, UpstreamConnection, UpstreamFailed
+from gateway.proxy.upstream import (
+    Endpoint,
+    KnownAnswer,
+    UpstreamConnection,
+    UpstreamFailed,
+)
 from gateway.wire import problems
 from gateway.wire.forwarded import origin_fields, request_id_from, traceparent_of
 from gateway.wire.framing import Body
@@ -136,7 +141,7 @@ class Exchange:
     _head_sent = b""
     _out: list[bytes]  # of the answer, until the next write
     _has_begun = False  # a byte of the answer was written
-    _retried = False
+    _broke: Endpoint | None = None  # ended a kept connection when it was asked
     _keep = False
     _to_client_chunked = False
     _expects = False  # the client waits for a 100
@@ -365,9 +370,9 @@ class Exchange:
 
     async def _connect(self) -> None:
         # What was tried on a kept connection, or may not be tried twice, has a new one.
-        fresh = self._retried or not self._may_repeat()
+        fresh = self._broke is not None or not self._may_repeat()
         try:
-            connection = await self._pool.connect(fresh=fresh)
+            connection = await self._pool.connect(fresh=fresh, rather_not=self._broke)
             if self.over:
                 # Its client went away meanwhile; the next one may have it unused.
                 self._pool.give(connection, self.port.monotonic())
@@ -569,13 +574,14 @@ class Exchange:
         client.done(self, keep=True, now=now)
 
     def on_failure(self, kind: UpstreamFailure, *, unanswered: bool) -> None:
-        self.connection = None
+        connection, self.connection = self.connection, None
         if self.over:
             return
-        if unanswered and not self._retried and self._may_repeat():
+        if unanswered and self._broke is None and self._may_repeat():
             # It closed while we wrote: an idle connection that had just grown too old
             # for it. Once more, and on a new one, which can't be too old (R34).
-            self._retried = True
+            assert connection is not None, "it has failed"
+            self._broke = connection.endpoint
             self.port.spawn(self._connect())
             return
         self._fail(kind)

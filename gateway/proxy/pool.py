@@ -224,11 +224,15 @@ class Pool:
             connection.drop()
         return None
 
-    async def connect(self, *, fresh: bool = False) -> UpstreamConnection:
+    async def connect(
+        self, *, fresh: bool = False, rather_not: Endpoint | None = None
+    ) -> UpstreamConnection:
         """Return a connection.
 
         Args:
             fresh: Not a kept one (R34).
+            rather_not: To this endpoint only where there is no other. One that dies
+                ends its connections before it refuses new ones.
 
         Raises:
             UpstreamFailed: Refused, too slow, or as many as there may be.
@@ -237,7 +241,7 @@ class Pool:
         def kept(endpoint: Endpoint) -> UpstreamConnection | None:
             return None if fresh else endpoint.take(self.clock.monotonic())
 
-        return await self._connect(UpstreamConnection, kept)
+        return await self._connect(UpstreamConnection, kept, rather_not)
 
     async def connect_as(self, make: Callable[[Endpoint], ProtocolT]) -> ProtocolT:
         """Open a connection that speaks what *make* makes.
@@ -251,6 +255,7 @@ class Pool:
         self,
         make: Callable[[Endpoint], ProtocolT],
         kept: Callable[[Endpoint], ProtocolT | None],
+        rather_not: Endpoint | None = None,
     ) -> ProtocolT:
         if not self._endpoints:
             await self._wait_for_names()
@@ -261,6 +266,9 @@ class Pool:
             for one in self._endpoints.values()
             if one.health.is_reachable and one not in self._ready
         ]
+        if rather_not in left:
+            left.remove(rather_not)
+            spare.append(rather_not)
         is_alone = len(left) + len(spare) == 1
         kind = self._why_not
         for attempt in range(TRIES):

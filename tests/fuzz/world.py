@@ -36,7 +36,7 @@ from gateway.proxy.front import Front
 from gateway.proxy.gate import Gate
 from gateway.proxy.pool import Pool
 from gateway.proxy.server import DataPort
-from gateway.proxy.upstream import UpstreamConnection
+from gateway.proxy.upstream import Endpoint, UpstreamConnection
 from gateway.wire.headers import Hygiene
 from tests.fuzz import strict
 
@@ -209,7 +209,9 @@ class Upstreams(Pool):
         self.behave = behave
         self.lines: list[Line] = []
 
-    async def connect(self, *, fresh: bool = False) -> UpstreamConnection:
+    async def connect(
+        self, *, fresh: bool = False, rather_not: Endpoint | None = None
+    ) -> UpstreamConnection:
         await _Turn()
         connection = UpstreamConnection(self.endpoints[0])
         line = Line(self, connection)

@@ -447,6 +447,31 @@ async def test_what_ended_on_a_reused_connection_goes_to_whoever_is_there() -> N
         assert len(two.requests) >= 1
 
 
+async def test_what_ended_on_a_reused_connection_goes_to_another_endpoint() -> None:
+    """One that dies still takes connections for a moment, and answers nobody."""
+    is_dying = False
+
+    async def dying(connection: Connection) -> None:
+        while True:
+            await connection.head()
+            if is_dying:
+                connection.reset()
+                return
+            await connection.send(answer(b"one"))
+
+    async with (
+        running(dying) as one,
+        running(named(b"two")) as two,
+        gate_to(one, two, ejection=LONG) as bench,
+    ):
+        for _ in range(8):
+            is_dying = False
+            while bodies(await ask(bench, 10)) != {b"one", b"two"}:
+                pass
+            is_dying = True
+            assert bodies(await ask(bench, 1)) == {b"two"}
+
+
 class Ledger:
     """Backends that close connections when they like, and count what they did."""
 
