@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import gateway.app
+import gateway.signers
+import gateway.stores
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.cli.common import loaded_or_exit, reading
 from gateway.cli.serve import run
@@ -58,10 +60,10 @@ def main() -> None:
     if asked.keep:
         known = partial(VerifiedTokens, max_entries=asked.keep)
         vars(gateway.app)["VerifiedTokens"] = known
-        vars(gateway.app)["Signer"] = partial(Signer, max_entries=asked.keep)
+        vars(gateway.signers)["Signer"] = partial(Signer, max_entries=asked.keep)
     if asked.revoked:
         issuer = loaded.settings.issuers["corp"].issuer
-        vars(gateway.app)["MemoryRevocations"] = partial(
+        vars(gateway.stores)["MemoryRevocations"] = partial(
             filled, count=asked.revoked, issuer=issuer
         )
     run(loaded, reading(asked.files), to_json)

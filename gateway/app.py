@@ -1,7 +1,7 @@
 """The composition root: what the rooms ask for, and who gives it to them.
 
-The only module that names the `time` module, makes background tasks, reads key files
-and knows every room. An Engine decides; `serve` puts a data port, probes and an admin
+The only module that names the `time` module, makes background tasks and knows every
+room. An Engine decides; `serve` puts a data port, probes and an admin
 port around it; GatewayMiddleware puts it into somebody's ASGI app.
 
 Imports: every room.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import itertools
 import logging
 import os
@@ -23,13 +22,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.adapters.api_keys import ApiKeys, MemoryApiKeys, RedisApiKeys
 from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
-from gateway.adapters.memory_store import MemoryRevocations
-from gateway.adapters.redis_store import RedisRevocations
-from gateway.adapters.replays import MemoryReplays, RedisReplays, Replays
-from gateway.adapters.tickets import MemoryTickets, RedisTickets, Tickets
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.middleware import Guard
@@ -39,23 +33,22 @@ from gateway.asgi.servers import SmallServer
 from gateway.asgi.tickets import TicketEndpoint
 from gateway.clock import Clock
 from gateway.config.load import Loaded, load
-from gateway.config.sealed import fernet_keys, jwe_keys
 from gateway.config.settings import (
     Address,
-    Identity,
-    Issuer,
     Server,
-    Settings,
     Upstream,
     UpstreamUrl,
 )
-from gateway.config.settings import ApiKeys as KeySettings
-from gateway.decision import Authenticator, Decider, Pending, finish
-from gateway.identity.keys import KeyRing, key_set_document, signing_key_from_pem
-from gateway.identity.signer import NOBODY, BoundRequest, Signed, Signer
+from gateway.credentials import (
+    authenticators,
+    bindings_of,
+    declared_keys,
+    key_rules,
+)
+from gateway.decision import Decider, Pending, finish
+from gateway.identity.signer import NOBODY, BoundRequest, Signed
 from gateway.key_desk import KeyDesk
 from gateway.model import (
-    API_KEYS,
     SELF,
     ApiKeyNeeded,
     Credential,
@@ -89,26 +82,15 @@ from gateway.proxy.server import DataPort
 from gateway.proxy.sockets import bind, bind_all, remove
 from gateway.proxy.tls import Certificates
 from gateway.reload import Reloads, checks_of_life, read_again, worse
-from gateway.revocation.entries import RevocationList, entry_for
+from gateway.revocation.entries import entry_for
 from gateway.signals import Signals, unless
+from gateway.signers import Signers
+from gateway.stores import Stores, stores_of
 from gateway.tokens.api_key import (
-    ApiKey,
     ApiKeyAuthenticator,
-    KeyRules,
-    Secret,
-    digest_of,
 )
-from gateway.tokens.binding import Bindings
 from gateway.tokens.cache import VerifiedTokens
-from gateway.tokens.claims import IssuerRules
-from gateway.tokens.client_certificates import CertificateAuthenticator
-from gateway.tokens.confirmation import BindingRules
-from gateway.tokens.dpop import Nonces, Proofs
-from gateway.tokens.fernet import FernetAuthenticator
-from gateway.tokens.introspection import OpaqueAuthenticator, OpaqueRules
-from gateway.tokens.jwks import KeyStore
-from gateway.tokens.jwt import JwtAuthenticator
-from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus
+from gateway.tokens.key_status import KeyReport
 from gateway.tokens.tickets import (
     LIFE,
     TICKET_BYTES,
@@ -172,10 +154,7 @@ class Engine:
     Args:
         loaded: The configuration.
         clock: For claims and for durations.
-        store: Of an earlier generation, when this one goes on with it.
-        tickets: Likewise.
-        api_keys: Likewise.
-        replays: Likewise.
+        before: The stores of an earlier generation, when this one goes on with them.
         token_key: Of the process: the log's names for tokens and ephemeral keys come
             from it; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
@@ -186,10 +165,7 @@ class Engine:
         loaded: Loaded,
         *,
         clock: Clock = CLOCK,
-        store: RevocationList | None = None,
-        tickets: Tickets | None = None,
-        api_keys: ApiKeys | None = None,
-        replays: Replays | None = None,
+        before: Stores | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -200,54 +176,25 @@ class Engine:
         self.clock = clock
         self.background = Background()
         self.verified = VerifiedTokens(now=clock.wall, monotonic=clock.monotonic)
-        if store is None:
-            store = (
-                MemoryRevocations(clock)
-                if settings.store.is_memory
-                else RedisRevocations(settings.store.url, clock)
-            )
-        self.store = store
-        if tickets is None:
-            tickets = (
-                MemoryTickets(clock)
-                if settings.store.is_memory
-                else RedisTickets(settings.store.url)
-            )
-        self.tickets = tickets
-        self.api_keys: ApiKeys | None = None
+        self.stores = stores_of(settings, clock, before)
         self._desk: KeyDesk | None = None
         by_key: tuple[KeyPlace, ApiKeyAuthenticator] | None = None
-        said = settings.api_keys
-        if said is not None:
-            if api_keys is None:
-                api_keys = (
-                    MemoryApiKeys(clock)
-                    if settings.store.is_memory
-                    else RedisApiKeys(settings.store.url, clock, said.pepper)
-                )
-            self.api_keys = api_keys
-            rules = _key_rules(settings)
-            declared = _declared(said)
+        said, kept = settings.api_keys, self.stores.api_keys
+        if said is not None and kept is not None:
+            rules, declared = key_rules(settings), declared_keys(said)
             by_key = (
                 KeyPlace.of(said.header, said.prefix),
-                ApiKeyAuthenticator(rules, declared, api_keys),
+                ApiKeyAuthenticator(rules, declared, kept),
             )
             self._desk = KeyDesk(
                 said,
                 rules,
-                api_keys,
+                kept,
                 declared,
-                store,
+                self.stores.revocations,
                 clock,
                 secrets.token_bytes,
             )
-        if replays is None:
-            replays = (
-                MemoryReplays(clock)
-                if settings.store.is_memory
-                else RedisReplays(settings.store.url, clock)
-            )
-        self.replays = replays
         token_key = token_key or secrets.token_bytes(32)
         signing = tuple(each for each in settings.issuers.values() if each.signs)
         self.keys = JwksClient(
@@ -259,35 +206,22 @@ class Engine:
         self.introspection = IntrospectionClient(asked, clock)
         self.decider = Decider(
             policy,
-            [
-                *_certificates(settings),
-                JwtAuthenticator(
-                    tuple(rules_of(each, settings) for each in signing), self.keys
-                ),
-                *_sealed(settings, self.keys, token_key),
-                # The last one: what nobody else knows by its shape is opaque.
-                OpaqueAuthenticator(
-                    tuple(_opaque_rules(each, settings) for each in asked)
-                ),
-            ],
+            tuple(authenticators(settings, self.keys, token_key)),
             self.verified,
-            self.store,
+            self.stores.revocations,
             audiences={i.name: i.audience for i in settings.issuers.values()},
             hosts=settings.server.hosts,
             own_prefix=tuple(settings.server.own_prefix.strip("/").split("/")),
             max_token=settings.server.max_token,
             api_keys=by_key,
-            bindings=_bindings(settings, token_key),
+            bindings=bindings_of(settings, token_key),
         )
-        self._issuer_urls = {i.name: i.issuer for i in settings.issuers.values()}
-        self._signers = self._make_signers()
+        self._signers = Signers(settings)
         self.hygiene = Hygiene(
             strip=settings.headers.strip,
             keep=settings.headers.keep,
             underscores=settings.headers.underscores,
-            own=frozenset(
-                name for identity in self._identities() for name in identity.headers
-            ),
+            own=self._signers.headers,
             credential=said.header if said is not None else None,
         )
         self._token_names = TokenHash(token_key)
@@ -301,21 +235,17 @@ class Engine:
         """Load the issuers' keys as far as they can be had, and keep them fresh."""
         await self.keys.start()
         self.background.spawn(self.keys.run())
-        if self.api_keys is not None:
-            self.background.spawn(self.api_keys.run())
+        if self.stores.api_keys is not None:
+            self.background.spawn(self.stores.api_keys.run())
         if self.settings.dpop is not None:
-            self.background.spawn(self.replays.begin())
+            self.background.spawn(self.stores.replays.begin())
 
     async def aclose(self) -> None:
         """End background work, then close what it used."""
         await self.background.aclose()
         await self.keys.aclose()
         await self.introspection.aclose()
-        await self.store.aclose()
-        await self.tickets.aclose()
-        if self.api_keys is not None:
-            await self.api_keys.aclose()
-        await self.replays.aclose()
+        await self.stores.aclose()
 
     async def answer(self, need: Need) -> Any:
         """Answer a Need of the main path.
@@ -338,21 +268,21 @@ class Engine:
         if isinstance(need, IntrospectionNeeded):
             return await self.introspection.ask(need)
         if isinstance(need, TicketNeeded):
-            kept = await self.tickets.take(name_of(need.ticket))
+            kept = await self.stores.tickets.take(name_of(need.ticket))
             if kept is None:
                 return None
             return unseal(need.ticket, kept, need.request)
         if isinstance(need, ApiKeyNeeded):
-            assert self.api_keys is not None, "nobody else asks"
-            return await self.api_keys.fetch(need.digest)
+            assert self.stores.api_keys is not None, "nobody else asks"
+            return await self.stores.api_keys.fetch(need.digest)
         if isinstance(need, ReplayNeeded):
-            return await self.replays.use(need.proof, need.issued_at)
-        return await self.store.check(need.principal)
+            return await self.stores.replays.use(need.proof, need.issued_at)
+        return await self.stores.revocations.check(need.principal)
 
     def measure(self) -> Iterator[Sample]:
         """Yield what is known of our own parts, without asking anybody now."""
         yield CONFIG, (self.generation,), 1
-        yield STORE_UP, (), self.store.health() is None
+        yield STORE_UP, (), self.stores.revocations.health() is None
         yield from self.keys.measure()
         yield from self.introspection.measure()
         yield from self.verified.measure()
@@ -390,7 +320,7 @@ class Engine:
             return None
         ticket = ticket_of(secrets.token_bytes(TICKET_BYTES))
         kept = seal(ticket, credential, request_of(without_ticket(head)))
-        await self.tickets.keep(name_of(ticket), kept, LIFE)
+        await self.stores.tickets.keep(name_of(ticket), kept, LIFE)
         return ticket
 
     async def finish(self, pending: Pending) -> Permit | Denial:
@@ -409,7 +339,7 @@ class Engine:
             name = request_id.decode("ascii")
             bound = BoundRequest(head.method, permit.target, name)
         upstream, policy = permit.upstream, self.policy
-        return self._signers[upstream].sign(
+        return self._signers.by_upstream[upstream].sign(
             principal,
             upstream,
             policy.names(permit.granted),
@@ -433,7 +363,7 @@ class Engine:
             leeway=issuer.leeway,
             max_lifetime=issuer.max_lifetime,
         )
-        await self.store.revoke(entry)
+        await self.stores.revocations.revoke(entry)
         logger.warning(
             "revoked by order: issuer=%s kind=%s reason=%s",
             order.issuer,
@@ -455,7 +385,7 @@ class Engine:
 
     def checks(self) -> list[Check]:
         """Say how our dependencies are, from what is known without asking now."""
-        found = [Check("revocation store", self.store.health() or "")]
+        found = [Check("revocation store", self.stores.revocations.health() or "")]
         troubles = {
             name: self.keys.health(name)
             for name, issuer in self.settings.issuers.items()
@@ -478,11 +408,11 @@ class Engine:
 
     def key_report(self) -> KeyReport:
         """Say how the keys of the issuers are, and our own."""
-        return KeyReport(self.keys.status(), self._own_keys)
+        return KeyReport(self.keys.status(), self._signers.status)
 
     def key_set(self) -> bytes:
         """Return the JWK Set document that verifies our assertions."""
-        return self._key_set
+        return self._signers.key_set
 
     def token_hash(self, head: RequestHead) -> str:
         """Return the log's name for the token of *head*; "" where it has none."""
@@ -509,39 +439,6 @@ class Engine:
         """Drop the tokens of *issuer* that a key has verified which is gone."""
         self.verified.drop_keys(issuer, lambda key: self.keys.holds(issuer, key))
 
-    def _identities(self) -> list[Identity]:
-        own = [u.identity for u in self.settings.upstreams.values() if u.identity]
-        return own + ([self.settings.identity] if self.settings.identity else [])
-
-    def _make_signers(self) -> dict[str, Signer]:
-        read = {each.keys: _ring(each) for each in self._identities()}
-        rings = {keys: ring for keys, (ring, _) in read.items()}
-        self._key_set = _published(list(rings.values()))
-        self._own_keys = tuple(
-            _own_keys(issuer, keys, *read[keys])
-            for issuer, keys in dict.fromkeys(
-                (each.issuer, each.keys) for each in self._identities()
-            )
-        )
-        # One for each identity: upstreams that share it share what is remembered.
-        signers = {
-            id(identity): Signer(
-                rings[identity.keys],
-                issuer=identity.issuer,
-                issuers=self._issuer_urls,
-                random=secrets.token_bytes,
-                ttl=identity.ttl,
-                claims=identity.claims,
-                headers=identity.headers,
-            )
-            for identity in self._identities()
-        }
-        chosen = {
-            upstream.name: upstream.identity or self.settings.identity
-            for upstream in self.settings.upstreams.values()
-        }
-        return {name: signers[id(each)] for name, each in chosen.items() if each}
-
     def gate(self, log: Log, self_address: Address) -> Gate:
         """Return this generation as the data port takes it."""
         own = Upstream(SELF, (UpstreamUrl(self_address, "self"),))
@@ -566,10 +463,7 @@ class Worker:
         loaded: The configuration.
         log: Takes an entry for each request.
         clock: For claims and for durations.
-        store: Of an earlier generation, when this one goes on with it.
-        tickets: Likewise.
-        api_keys: Likewise.
-        replays: Likewise.
+        before: The stores of an earlier generation, when this one goes on with them.
         token_key: Of the process: the log's names for tokens and ephemeral keys come
             from it; None: one of its own.
         metrics: Of the process, which outlive a generation; None: its own.
@@ -584,10 +478,7 @@ class Worker:
         log: Log,
         *,
         clock: Clock = CLOCK,
-        store: RevocationList | None = None,
-        tickets: Tickets | None = None,
-        api_keys: ApiKeys | None = None,
-        replays: Replays | None = None,
+        before: Stores | None = None,
         token_key: bytes | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -595,10 +486,7 @@ class Worker:
         self.engine = Engine(
             loaded,
             clock=clock,
-            store=store,
-            tickets=tickets,
-            api_keys=api_keys,
-            replays=replays,
+            before=before,
             token_key=token_key,
             metrics=metrics,
         )
@@ -819,7 +707,7 @@ class Gateway:
         old = self.worker
         goes_on = old.settings.store.is_memory and loaded.settings.store.is_memory
         try:
-            new = self._made(loaded, old.engine if goes_on else None)
+            new = self._made(loaded, old.engine.stores if goes_on else None)
         except ValueError as error:
             return str(error)
         try:
@@ -869,16 +757,13 @@ class Gateway:
         await self._closing.aclose()
         await self._background.aclose()
 
-    def _made(self, loaded: Loaded, memory: Engine | None = None) -> Worker:
-        """Make a worker that goes on with what *memory* holds."""
+    def _made(self, loaded: Loaded, before: Stores | None = None) -> Worker:
+        """Make a worker that goes on with what *before* holds."""
         return Worker(
             loaded,
             self._log,
             clock=self._clock,
-            store=memory.store if memory else None,
-            tickets=memory.tickets if memory else None,
-            api_keys=memory.api_keys if memory else None,
-            replays=memory.replays if memory else None,
+            before=before,
             token_key=self._token_key,
             metrics=self.metrics,
         )
@@ -979,159 +864,3 @@ def _own_endpoints(engine: Callable[[], Engine], server: Server) -> ASGIApp:
         lambda head: engine().give_ticket(head), server.trusted_proxies
     )
     return own_endpoints(server.own_prefix, lambda: engine().key_set(), tickets)
-
-
-def _sealed(
-    settings: Settings, keys: KeyStore, token_key: bytes
-) -> Iterator[Authenticator]:
-    """Yield what verifies Fernet tokens and encrypted ones, where they are accepted."""
-    rules = {name: rules_of(each, settings) for name, each in settings.issuers.items()}
-    fernet, jwe = settings.fernet, settings.jwe
-    if fernet is not None:
-        yield FernetAuthenticator(
-            rules["fernet"], fernet_keys(fernet), needs_session=fernet.needs_session
-        )
-    if jwe is not None:
-        # joserfc costs 50 ms to import: whoever has no [jwe] doesn't wait for it.
-        from gateway.tokens.jwe import JweAuthenticator  # noqa: PLC0415
-
-        inner = [rules[name] for name in jwe.nested]
-        yield JweAuthenticator(
-            jwe_keys(jwe, token_key),
-            rules.get("jwe"),
-            JwtAuthenticator(inner, keys) if inner else None,
-        )
-
-
-def _certificates(settings: Settings) -> Iterator[CertificateAuthenticator]:
-    found = settings.certificates
-    if found is not None:
-        yield CertificateAuthenticator(found.name, found.roles, found.max_lifetime)
-
-
-def _bindings(settings: Settings, token_key: bytes) -> Bindings:
-    dpop, url = settings.dpop, settings.server.public_url
-    proofs = nonces = None
-    if dpop is not None and url is not None:
-        if dpop.nonce:
-            # All workers share what the names of tokens are made with.
-            own = hmac.digest(token_key, b"DPoP nonces", "sha256")
-            nonces = Nonces(dpop.nonce_key or own)
-        proofs = Proofs(url, dpop.algorithms, nonces)
-    return Bindings(settings.server.client_certificate, proofs)
-
-
-def rules_of(issuer: Issuer, settings: Settings) -> IssuerRules:
-    """Return *issuer*, one of *settings*, as the authenticators take it."""
-    return IssuerRules(
-        name=issuer.name,
-        issuer=issuer.issuer,
-        audience=issuer.audience,
-        algorithms=issuer.algorithms,
-        token_types=issuer.token_types,
-        leeway=issuer.leeway,
-        max_lifetime=issuer.max_lifetime,
-        token_id=issuer.token_id,
-        role_claim=issuer.roles.claim,
-        role_map=issuer.roles.map,
-        role_allow=issuer.roles.allow,
-        role_split=issuer.roles.split,
-        scope_claim=issuer.scope.claim,
-        binding=BindingRules(
-            dpop=settings.dpop is not None,
-            address_claim=issuer.address_claim,
-            subnet_v4=issuer.subnet_v4,
-            subnet_v6=issuer.subnet_v6,
-            required=issuer.binding,
-        ),
-    )
-
-
-def _key_rules(settings: Settings) -> KeyRules:
-    said, issuer = settings.api_keys, settings.issuers[API_KEYS]
-    assert said is not None, "there are API keys"
-    return KeyRules(
-        prefix=said.prefix,
-        pepper=said.pepper,
-        allow=issuer.roles.allow,
-        max_lifetime=said.max_lifetime,
-        imported=said.imported,
-    )
-
-
-def _declared(said: KeySettings) -> dict[bytes, ApiKey]:
-    """Return the keys that stand in the configuration, by digest."""
-    keys = {}
-    for each in said.declared:
-        digest = digest_of(each.sha256, said.pepper)
-        # Older than any revocation of its owner's keys.
-        keys[digest] = ApiKey(
-            id=each.id,
-            owner=each.owner,
-            secrets=(Secret(digest, created=0.0),),
-            created=0.0,
-            expires=each.expires,
-            roles=each.roles,
-            scope=each.scopes,
-            networks=each.networks,
-        )
-    return keys
-
-
-def _opaque_rules(issuer: Issuer, settings: Settings) -> OpaqueRules:
-    introspection = issuer.introspection
-    assert introspection is not None, "it is one that is asked"
-    return OpaqueRules(
-        rules_of(issuer, settings),
-        cache=introspection.cache,
-        prefix=introspection.prefix,
-        needs_audience=introspection.audience_from == "token",
-    )
-
-
-def _ring(identity: Identity) -> tuple[KeyRing, Sequence[float]]:
-    """Read the keys of *identity*, and when each was made; the newest file signs.
-
-    Raises:
-        ValueError: One of them is no such key; says which file, never what is in it.
-    """
-    kind, _, name = identity.keys.partition(":")
-    path = Path(name)
-    files = sorted(path.glob("*.pem"), reverse=True) if kind == "dir" else [path]
-    if not files:
-        raise ValueError(f"{path} holds no *.pem: see `gateway keys generate`")
-    keys, made = [], []
-    for file in files:
-        try:
-            pem = file.read_bytes()
-            keys.append(signing_key_from_pem(pem, identity.algorithm))
-            made.append(file.stat().st_mtime)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{file}: {error}") from error
-    return KeyRing(tuple(keys)), made
-
-
-def _own_keys(
-    issuer: str, source: str, ring: KeyRing, made: Sequence[float]
-) -> KeySetStatus:
-    return KeySetStatus(
-        issuer,
-        "directory" if source.startswith("dir:") else "file",
-        tuple(
-            KeyStatus(
-                "current" if key is ring.signer else "previous",
-                key.key_id,
-                (key.algorithm,),
-                key.key_id,
-                at,
-            )
-            for key, at in zip(ring.keys, made, strict=True)
-        ),
-    )
-
-
-def _published(rings: Sequence[KeyRing]) -> bytes:
-    keys = {key.key_id: key for ring in rings for key in ring.keys}
-    if not keys:
-        return b'{"keys":[]}'
-    return key_set_document(KeyRing(tuple(keys.values())))

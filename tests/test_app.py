@@ -27,7 +27,6 @@ from gateway.clock import Clock
 from gateway.config.load import load
 from gateway.config.sealed import jwe_keys
 from gateway.config.settings import Address
-from gateway.identity.keys import new_key_pem
 from gateway.model import (
     Denial,
     Fingerprints,
@@ -250,41 +249,6 @@ async def test_without_any_key_and_any_public_route_it_is_not_ready(
     assert keys.trouble
 
 
-def test_an_identity_key_that_is_none_names_its_file(tmp_path: Path) -> None:
-    """And not a byte of what is in it."""
-    site = Site(tmp_path)
-    loaded = site.load()
-    (tmp_path / "identity" / "1.pem").write_text("secret text")
-
-    with pytest.raises(ValueError, match=r"1\.pem") as error:
-        Engine(loaded)
-
-    assert "secret text" not in str(error.value)
-
-
-def test_a_directory_without_keys_says_how_to_make_one(tmp_path: Path) -> None:
-    """`gateway keys generate` is named."""
-    site = Site(tmp_path)
-    loaded = site.load()
-    (tmp_path / "identity" / "1.pem").unlink()
-
-    with pytest.raises(ValueError, match="gateway keys generate"):
-        Engine(loaded)
-
-
-def test_of_several_keys_the_newest_signs_and_all_are_published(
-    tmp_path: Path,
-) -> None:
-    """Newest by name, which `gateway keys generate` makes of the time."""
-    site = Site(tmp_path)
-    site.write()
-    (tmp_path / "identity" / "2.pem").write_bytes(new_key_pem("ES256"))
-
-    engine = Engine(site.load())
-
-    assert engine.key_set().count(b'"kid"') == 2
-
-
 async def scraped(port: int) -> dict[str, dict[tuple[str, ...], float]]:
     """Return what Prometheus reads: by name and label values, buckets left out."""
     async with httpx2.AsyncClient() as http:
@@ -348,7 +312,9 @@ async def test_what_the_store_is_asked_is_counted(tmp_path: Path) -> None:
     needs = engine.metrics.snapshot()[NEEDS.name]
     assert {labels: sum(series[:-1]) for labels, series in needs.items()} == outages
 
-    with patch.object(engine.store, "check", AsyncMock(return_value=False)):
+    with patch.object(
+        engine.stores.revocations, "check", AsyncMock(return_value=False)
+    ):
         assert await engine.answer(RevocationNeeded(KNOWN)) is False
     with patch.object(engine.keys, "fetch", AsyncMock(return_value=None)):
         await engine.answer(KeyNeeded("corp", "k", "ES256"))

@@ -19,12 +19,13 @@ from typing import Any
 import click
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.app import CLOCK, rules_of
+from gateway.app import CLOCK
 from gateway.cli.common import config_option, loaded_or_exit
 from gateway.config import units
 from gateway.config.load import Loaded
 from gateway.config.sealed import fernet_keys, jwe_keys
 from gateway.config.settings import Issuer
+from gateway.credentials import rules_of
 from gateway.tokens.jwks import key_from_pem, parse_key_set
 from gateway.tokens.mint import (
     MintingKey,

@@ -79,7 +79,7 @@ async def test_a_running_gateway_is_told_on_its_admin_port(
         assert outcome.output.startswith("revoked: subject of corp; kept until 2")
         assert refused.exit_code == 1
         assert "refused: jti is not a string of 1 to 255 characters" in refused.output
-        assert gateway.engine.store.health() is None
+        assert gateway.engine.stores.revocations.health() is None
 
 
 def test_what_no_token_can_carry_is_not_said_to_be_revoked(tmp_path: Path) -> None:

@@ -403,7 +403,7 @@ async def test_what_the_store_holds_opens_nothing(
         for value in (b"", b"1 - {}", b"2" + kept[1][1:], kept[1][:-9], b"\xff" * 99):
             redis_server.command("HSET", "{gw:api_keys}:records", told["id"], value)
             await asyncio.sleep(0)
-            plain.gateway.engine.api_keys._known.clear()  # type: ignore[union-attr]
+            plain.gateway.engine.stores.api_keys._known.clear()  # type: ignore[union-attr]
             assert await plain.get(told["key"]) == 401
             assert plain.reason() == "token.key"
     redis_server.command("FLUSHALL")

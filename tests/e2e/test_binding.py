@@ -13,7 +13,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,9 @@ async def run(
         if request.param == "redis":
             # Patient: these are about answers, and the machine may be busy.
             engine = it.gateway.engine
-            hasty = engine.replays
-            engine.replays = RedisReplays(store, engine.clock, deadline=5.0)
+            hasty = engine.stores.replays
+            patient = RedisReplays(store, engine.clock, deadline=5.0)
+            engine.stores = replace(engine.stores, replays=patient)
             await hasty.aclose()
         yield it
 
@@ -421,10 +422,11 @@ async def test_while_the_store_is_away_no_proof_is_believed(tmp_path: Path) -> N
     """Always closed (R61)."""
     async with run_at(tmp_path, server=PUBLIC_URL) as run:
         dead = "redis://127.0.0.1:9/0"
-        run.gateway.engine.replays = RedisReplays(dead, run.gateway.engine.clock)
+        engine = run.gateway.engine
+        away = RedisReplays(dead, engine.clock)
+        engine.stores = replace(engine.stores, replays=away)
         answer = await run.ask(dpop(run.site))
         plain = await run.ask(run.site.bearer("c-1"))
-        await run.gateway.engine.replays.aclose()
 
     assert (answer.status, plain.status) == (503, 200)
     assert run.site.log[0].reason == "replay list"

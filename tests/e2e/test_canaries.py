@@ -722,7 +722,7 @@ def _decide_by(port: DataPort, gate: Gate) -> None:
 
 @contextlib.contextmanager
 def _asking_the_store(house: House, check: Any) -> Iterator[None]:
-    store = house.gateway.engine.store
+    store = house.gateway.engine.stores.revocations
     with (
         patch.object(store, "check_now", lambda _: None),
         patch.object(store, "check", check),
@@ -762,7 +762,7 @@ FAULTS: dict[str, Fault] = {
     "finish": _finishing,
     "store.check": lambda house: _asking_the_store(house, fail_later),
     "store.revoke": lambda house: patch.object(
-        house.gateway.engine.store, "revoke", fail_later
+        house.gateway.engine.stores.revocations, "revoke", fail_later
     ),
     "identity": lambda house: _gate(house, identity=fail),
     "signer": lambda _: patch.object(Signer, "_sign", fail),
@@ -772,10 +772,10 @@ FAULTS: dict[str, Fault] = {
         house.gateway.engine.keys, "fetch", fail_later
     ),
     "finding API keys": lambda house: patch.object(
-        house.gateway.engine.api_keys, "find", fail
+        house.gateway.engine.stores.api_keys, "find", fail
     ),
     "fetching API keys": lambda house: patch.object(
-        house.gateway.engine.api_keys, "fetch", fail_later
+        house.gateway.engine.stores.api_keys, "fetch", fail_later
     ),
     "asking": lambda house: patch.object(
         house.gateway.engine.introspection, "ask", fail_later

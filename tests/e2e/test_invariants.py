@@ -840,7 +840,7 @@ def crowd(
     crowd = Crowd()
     house = House(tmp_path_factory.mktemp("crowd"), crowd.backend)
     with house.open():
-        store = house.gateway.engine.store
+        store = house.gateway.engine.stores.revocations
         with (
             patch.object(store, "check", crowd.check),
             patch.object(store, "check_now", crowd.check_now),

@@ -1,0 +1,54 @@
+"""gateway.stores: what goes on from one generation to the next, and what doesn't."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.adapters.memory_store import MemoryRevocations
+from gateway.adapters.redis_store import RedisRevocations
+from gateway.app import CLOCK
+from gateway.config.settings import Settings, Store
+from gateway.stores import stores_of
+from tests.site import Site
+
+KEYS = '[api_keys]\nscope = "ignore"\n'
+
+
+def settings_of(directory: Path, more: str = "") -> Settings:
+    directory.mkdir()
+    return Site(directory, more=more).load().settings
+
+
+def test_memory_goes_on(tmp_path: Path) -> None:
+    """What it has revoked, given and seen; API keys as soon as there are any."""
+    plain = settings_of(tmp_path / "plain")
+    keyed = settings_of(tmp_path / "keyed", KEYS)
+    first = stores_of(plain, CLOCK)
+    second = stores_of(keyed, CLOCK, first)
+    third = stores_of(keyed, CLOCK, second)
+
+    assert isinstance(first.revocations, MemoryRevocations)
+    assert first.api_keys is None
+    assert second.api_keys is not None
+    for name in ("revocations", "tickets", "replays"):
+        assert getattr(first, name) is getattr(third, name)
+    assert third.api_keys is second.api_keys
+    assert stores_of(plain, CLOCK).revocations is not first.revocations
+
+
+@pytest.mark.parametrize("more", ["", KEYS])
+async def test_in_redis_each_has_connections_of_its_own(
+    tmp_path: Path, more: str
+) -> None:
+    """None before they are needed."""
+    settings = settings_of(tmp_path / "site", more)
+    settings = replace(settings, store=Store("redis://127.0.0.1:9/0"))
+    stores = stores_of(settings, CLOCK)
+    try:
+        assert isinstance(stores.revocations, RedisRevocations)
+        assert (stores.api_keys is not None) == bool(more)
+    finally:
+        await stores.aclose()
