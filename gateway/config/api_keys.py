@@ -3,15 +3,16 @@
 R46 (the pepper is a secret), R52 (digests alone). Keys have an issuer like every token:
 its name is reserved, and what a key counts for is asked of it.
 
-Imports: gateway.config.findings, gateway.config.gateway_file, gateway.config.settings,
-gateway.config.syntax, gateway.model, gateway.policy.suggest, gateway.tokens.
+Imports: gateway.config.credential_file, gateway.config.findings,
+gateway.config.settings, gateway.config.syntax, gateway.model, gateway.policy.suggest,
+gateway.tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.config import gateway_file as written
+from gateway.config import credential_file as written
 from gateway.config import syntax
 from gateway.config.findings import Findings
 from gateway.config.settings import (

@@ -4,7 +4,7 @@ R80 (proofs are compared with public_url, and with nothing a client sends), R81 
 word on a certificate counts). What is asked of tokens has to be possible here: a route
 that nobody can call is a mistake, and is found before somebody opens it in haste.
 
-Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
+Imports: the standard library, gateway.config.credential_file, gateway.config.findings,
 gateway.config.settings, gateway.config.syntax, gateway.model, gateway.policy.spec,
 gateway.policy.suggest.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from gateway.config import gateway_file as written
+from gateway.config import credential_file as written
 from gateway.config import syntax
 from gateway.config.findings import Findings
 from gateway.config.settings import (

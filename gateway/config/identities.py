@@ -4,7 +4,7 @@ R94: an issuer and keys of its own, never those of a token issuer. R95: which pl
 headers a claim may be copied to.
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
-gateway.config.settings, gateway.policy.spec.
+gateway.config.settings, gateway.config.upstream_file, gateway.policy.spec.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from gateway.config import gateway_file as written
 from gateway.config.findings import Findings
 from gateway.config.settings import Identity
+from gateway.config.upstream_file import UpstreamIdentity
 from gateway.policy.spec import KeyPath
 
 # What the gateway says in every assertion, or in every bound one (docs/config.md).
@@ -103,7 +104,7 @@ def check_issuer_names(
 
 def build_own_identity(
     at: KeyPath,
-    table: written.UpstreamIdentity | None,
+    table: UpstreamIdentity | None,
     identity: Identity | None,
     found: Findings,
 ) -> Identity | None:

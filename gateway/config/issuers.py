@@ -3,7 +3,7 @@
 R40 (algorithms belong to keys), R45 (token types), R46 (secrets), R48 (where key sets
 come from), R65 (which issuer is asked about a token).
 
-Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
+Imports: the standard library, gateway.config.credential_file, gateway.config.findings,
 gateway.config.settings, gateway.config.syntax, gateway.model, gateway.tokens.jwks,
 gateway.policy.suggest.
 """
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from gateway.config import gateway_file as written
+from gateway.config import credential_file as written
 from gateway.config import syntax
 from gateway.config.findings import Findings
 from gateway.config.problems import quoted

@@ -24,6 +24,8 @@ from gateway.config.bindings import (
     check_kinds,
     issuer_of,
 )
+from gateway.config.credential_file import Fernet, Jwe
+from gateway.config.credential_file import Issuer as IssuerTable
 from gateway.config.documents import (
     Document,
     SyntaxProblem,
@@ -34,8 +36,7 @@ from gateway.config.documents import (
     without,
 )
 from gateway.config.findings import Findings
-from gateway.config.gateway_file import Fernet, Gateway, Jwe
-from gateway.config.gateway_file import Issuer as IssuerTable
+from gateway.config.gateway_file import Gateway
 from gateway.config.identities import build_identity, check_issuer_names
 from gateway.config.issuers import build_issuers
 from gateway.config.policies import Policies, find, read_policies

@@ -3,7 +3,8 @@
 R46 (keys that nobody guesses), R49 (one pair of algorithms for a key), R51 (`ttl`).
 Each section makes an issuer of its own name, with rules like those of any [issuer.x].
 
-Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
+Imports: the standard library, gateway.config.credential_file,
+gateway.config.findings, gateway.config.gateway_file,
 gateway.config.issuers, gateway.config.references, gateway.config.settings,
 gateway.policy.spec, gateway.policy.suggest, gateway.tokens.
 """
@@ -14,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config import gateway_file as written
+from gateway.config import credential_file as written
 from gateway.config.findings import Findings
+from gateway.config.gateway_file import Gateway
 from gateway.config.issuers import LONG_LEEWAY, build_roles
 from gateway.config.references import MAX_SECRET, OTHERS
 from gateway.config.settings import (
@@ -38,7 +40,7 @@ EPHEMERAL = "ephemeral"
 MAX_KEYS = 16  # of a directory too: each is tried on a token that none has sealed
 
 
-def check_names(table: written.Gateway, found: Findings) -> None:
+def check_names(table: Gateway, found: Findings) -> None:
     """Note an issuer that has the name, or the `iss`, of a sealed one."""
     urls = {each.issuer: name for name, each in table.issuer.items()}
     for name in ("fernet", "jwe"):

@@ -5,7 +5,8 @@ data port reads them again, and again whenever they change. That is why their pl
 stand in the settings and not what they hold.
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
-gateway.config.settings, gateway.policy.spec, gateway.tokens.certificates.
+gateway.config.settings, gateway.config.upstream_file, gateway.policy.spec,
+gateway.tokens.certificates.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.config import gateway_file as written
+from gateway.config import upstream_file
 from gateway.config.findings import Findings
 from gateway.config.settings import Address, Tls, UpstreamTls, UpstreamUrl
 from gateway.policy.spec import KeyPath
@@ -73,7 +75,7 @@ def build_tls(
 
 def build_upstream_tls(
     upstream: KeyPath,
-    table: written.UpstreamTls,
+    table: upstream_file.UpstreamTls,
     urls: Sequence[UpstreamUrl],
     found: Findings,
     now: float | None,

@@ -1,8 +1,8 @@
 """[upstream.x]: the backends, and services whose upstream is a URL.
 
-Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
-gateway.config.identities, gateway.config.settings, gateway.config.syntax,
-gateway.config.tls, gateway.model, gateway.policy.spec.
+Imports: the standard library, gateway.config.findings, gateway.config.identities,
+gateway.config.settings, gateway.config.syntax, gateway.config.tls,
+gateway.config.upstream_file, gateway.model, gateway.policy.spec.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gateway.config import gateway_file as written
 from gateway.config import syntax
+from gateway.config import upstream_file as written
 from gateway.config.findings import Findings
 from gateway.config.identities import build_own_identity
 from gateway.config.settings import (

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gateway.config import gateway_file
+from gateway.config import credential_file, gateway_file, upstream_file
 from gateway.config.gateway_file import Gateway
 
 LEAST = {"version": 1, "policies": ["p"]}
 TABLES = [
     it
-    for it in vars(gateway_file).values()
+    for module in (gateway_file, credential_file, upstream_file)
+    for it in vars(module).values()
     if isinstance(it, type)
     and issubclass(it, BaseModel)
-    and it.__module__ == gateway_file.__name__
+    and it.__module__ == module.__name__
 ]
 
 

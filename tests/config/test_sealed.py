@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from gateway.config import gateway_file as written
+from gateway.config import credential_file as written
 from gateway.config.documents import Document
 from gateway.config.findings import Findings
 from gateway.config.sealed import build_jwe, fernet_keys, jwe_keys
