@@ -111,6 +111,7 @@ logger = logging.getLogger("gateway")
 
 CLOCK = Clock(wall=time.time, monotonic=time.monotonic)  # noqa: TID251  (here alone)
 
+MIRROR_LIMIT = 10.0  # seconds; who starts without a mirror asks the store instead
 Log = Callable[[Entry], None]
 # What of each need is asked for, as the metrics say it.
 NEEDS: Mapping[type[Need], str] = {
@@ -233,8 +234,10 @@ class Engine:
 
     async def start(self) -> None:
         """Load the issuers' keys as far as they can be had, and keep them fresh."""
+        self.background.spawn(self.stores.revocations.run())
         await self.keys.start()
         self.background.spawn(self.keys.run())
+        await self.stores.revocations.ready(MIRROR_LIMIT)
         if self.stores.api_keys is not None:
             self.background.spawn(self.stores.api_keys.run())
         if self.settings.dpop is not None:

@@ -21,7 +21,8 @@ from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.clock import Clock
 from gateway.config import settings, syntax
 from gateway.model import API_KEYS
-from gateway.revocation.entries import RevocationList, entry_for
+from gateway.revocation.entries import entry_for
+from gateway.revocation.lists import RevocationList
 from gateway.tokens.api_key import (
     ID_BYTES,
     MAX_LISTED,

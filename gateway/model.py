@@ -249,14 +249,16 @@ class Principal:
 class Fingerprints:
     """The names under which a principal's token can be revoked, hashed.
 
-    `token` and `session` are revoked or not. `subject` and `client` carry a
-    cut-off T: whatever was issued at or before T is revoked.
+    `token`, `session` and `family` are revoked or not. `subject`, `client` and
+    `issuer` carry a cut-off T: whatever was issued at or before T is revoked.
     """
 
     token: bytes
     session: bytes | None
     subject: bytes
     client: bytes | None
+    issuer: bytes | None = None
+    family: bytes | None = None
 
 
 ANONYMOUS = Principal("anonymous", "", "")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from gateway.adapters.api_keys import ApiKeys, MemoryApiKeys, RedisApiKeys
 from gateway.adapters.memory_store import MemoryRevocations
-from gateway.adapters.redis_store import RedisRevocations
+from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.adapters.replays import MemoryReplays, RedisReplays, Replays
 from gateway.adapters.tickets import MemoryTickets, RedisTickets, Tickets
 from gateway.clock import Clock
 from gateway.config.settings import Settings
-from gateway.revocation.entries import RevocationList
+from gateway.revocation.lists import RevocationList
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def stores_of(settings: Settings, clock: Clock, before: Stores | None = None) ->
     if keys is not None:
         api_keys = RedisApiKeys(url, clock, keys.pepper)
     return Stores(
-        RedisRevocations(url, clock),
+        MirroredRevocations(url, clock),
         RedisTickets(url),
         RedisReplays(url, clock),
         api_keys,

@@ -15,6 +15,7 @@ from gateway.config.settings import ApiKeys
 from gateway.key_desk import KEPT, KeyDesk
 from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import Revocation
+from gateway.revocation.feed import Position
 from gateway.tokens.api_key import (
     ApiKey,
     ApiKeyAuthenticator,
@@ -208,8 +209,9 @@ async def test_a_revocation_lives_as_long_as_the_key_would_have() -> None:
     entries: list[Revocation] = []
     told = await office.create(lifetime=200 * DAY)
 
-    async def revoke(entry: Revocation) -> None:
+    async def revoke(entry: Revocation) -> Position:
         entries.append(entry)
+        return Position(b"", 0)
 
     office.revocations.revoke = revoke  # type: ignore[method-assign]
     await office.order("revoke", told["id"])
@@ -221,7 +223,7 @@ async def test_what_the_list_did_not_take_is_not_said_to_be_revoked() -> None:
     office = Office()
     told = await office.create()
 
-    async def revoke(entry: Revocation) -> None:
+    async def revoke(entry: Revocation) -> Position:
         raise Unavailable("revocation store")
 
     office.revocations.revoke = revoke  # type: ignore[method-assign]

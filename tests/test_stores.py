@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.memory_store import MemoryRevocations
-from gateway.adapters.redis_store import RedisRevocations
+from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.app import CLOCK
 from gateway.config.settings import Settings, Store
 from gateway.stores import stores_of
@@ -48,7 +48,7 @@ async def test_in_redis_each_has_connections_of_its_own(
     settings = replace(settings, store=Store("redis://127.0.0.1:9/0"))
     stores = stores_of(settings, CLOCK)
     try:
-        assert isinstance(stores.revocations, RedisRevocations)
+        assert isinstance(stores.revocations, MirroredRevocations)
         assert (stores.api_keys is not None) == bool(more)
     finally:
         await stores.aclose()

@@ -1,55 +1,70 @@
 """The revocation list of one process: for `dev`, for tests, for a single worker.
 
-Always live, forgotten on restart. Entries go when they have run out, without a job:
-each visit to the list first drops what is due, so memory is bounded by what is alive.
+Always live, forgotten on restart. What it does is what a mirror does
+(gateway.revocation.mirror), with no store behind it.
 
-Imports: gateway.clock, gateway.model, gateway.revocation.entries.
+Imports: gateway.clock, gateway.model, gateway.revocation.
 """
 
 from __future__ import annotations
 
-import heapq
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.model import Principal
-from gateway.revocation.entries import Revocation, is_revoked
+from gateway.revocation.entries import Revocation
+from gateway.revocation.feed import Position
+from gateway.revocation.lists import Effect, Told, Watchers
+from gateway.revocation.mirror import Mirror
 
 
 class MemoryRevocations:
     """A RevocationList that answers at once."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._entries: dict[bytes, tuple[float, float]] = {}  # cut-off, until
-        # One element for each entry, however often it is renewed; when it comes up
-        # and the entry has been given a longer life, it goes back with the new date.
-        self._due: list[tuple[float, bytes]] = []
+        self._wall = clock.wall
+        self._mirror = Mirror()
+        self._at = Position(b"memory", int(clock.wall() * 1000))
+        self._watchers = Watchers()
 
     def __len__(self) -> int:
-        self._drop()
-        return len(self._entries)
+        return len(self._mirror)
 
     def check_now(self, principal: Principal) -> bool:
-        if not self._entries and principal.fingerprints is not None:
-            return False
-        self._drop()
-        return is_revoked(principal, self._cutoff)
+        return self._mirror.revokes(principal, self._wall())
 
     async def check(self, principal: Principal) -> bool:
         return self.check_now(principal)
 
-    async def revoke(self, entry: Revocation) -> None:
-        self._drop()
-        name = entry.name
-        held = self._entries.get(name)
-        if held is None:
-            self._entries[name] = (entry.cutoff, entry.until)
-            heapq.heappush(self._due, (entry.until, name))
-        else:
-            self._entries[name] = (
-                max(held[0], entry.cutoff),
-                max(held[1], entry.until),
-            )
+    def check_stale(
+        self,
+        principal: Principal,
+        most: float,  # noqa: ARG002  (it never is)
+    ) -> tuple[bool, float]:
+        return self.check_now(principal), 0.0
+
+    async def revoke(self, entry: Revocation) -> Position:
+        at = self._at = Position(self._at.epoch, self._at.number + 1)
+        if entry.kind == "block" and not entry.number:
+            entry = replace(entry, number=at.number)
+        self._mirror.put(entry, self._wall())
+        self._watchers.tell(entry)
+        return at
+
+    async def effect(self, position: Position, within: float) -> Effect:  # noqa: ARG002
+        return Effect(workers=1, applied=1)
+
+    def watch(self, told: Told) -> Callable[[], None]:
+        return self._watchers.watch(told)
+
+    async def run(self) -> None:
+        """Wait: nobody else writes to it."""
+        await asyncio.Event().wait()
+
+    async def ready(self, within: float) -> None:  # noqa: ARG002
+        return
 
     async def probe(self) -> None:
         return
@@ -58,23 +73,4 @@ class MemoryRevocations:
         return
 
     async def aclose(self) -> None:
-        return
-
-    def _cutoff(self, name: bytes) -> float | None:
-        held = self._entries.get(name)
-        return None if held is None else held[0]
-
-    def _drop(self) -> None:
-        """Forget what has run out."""
-        due = self._due
-        if not due:
-            return
-        now = self._clock.wall()
-        while due and due[0][0] <= now:
-            name = due[0][1]
-            until = self._entries[name][1]
-            if until > now:
-                heapq.heapreplace(due, (until, name))
-            else:
-                heapq.heappop(due)
-                del self._entries[name]
+        """Keep what there is: the next generation goes on with it."""

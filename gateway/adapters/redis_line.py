@@ -87,6 +87,23 @@ class Line:
         await self.drop()
         return await self._run(calls)
 
+    async def command(self, *words: bytes) -> Any:
+        """Return the reply to a plain command, on the connection of the last `run`.
+
+        Nothing tells a late answer to it from an early one to the next: whoever gave up
+        on one drops the connection.
+
+        Raises:
+            ResponseError: The reply is an error.
+            ConnectionError: There is no connection, or none any more.
+        """
+        if self._connection is None:
+            raise ConnectionBroken("not connected")
+        command: Any = words
+        packed: bytes = hiredis.pack_command(command)
+        await self._connection.send_packed_command(packed, check_health=False)
+        return await self._connection.read_response(disable_decoding=True)
+
     async def drop(self) -> None:
         """Let go of the connection, without a word."""
         connection, self._connection = self._connection, None

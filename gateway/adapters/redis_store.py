@@ -18,22 +18,26 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.adapters.redis_line import Call, Garbled, Line, Script
+from gateway.adapters.redis_scripts import position_of, write_of
 from gateway.clock import Clock
 from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import (
+    Kind,
     Revocation,
-    cutoff_of,
+    entry_of,
     is_revoked,
     key_of,
     names,
-    value_of,
 )
+from gateway.revocation.feed import Position
 
+_T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 STORE = "revocation store"
@@ -43,11 +47,11 @@ MAX_WAITING = 4096  # checks and writes; whoever comes after them fails at once
 MAX_CHECKS = 256  # in one exchange: a thousand GETs are half a millisecond of Redis
 MAX_WRITES = 64  # in one exchange, so that a bulk of them does not hold up checks
 
-# Neither script is a plain command, for a reason. MGET answers "nothing there" for a
-# key of another type, which would read as "not revoked"; GET in a script says so. And
-# `#!lua` without flags makes Redis refuse the script where it would refuse a write:
-# on a replica, which may not have heard of a revocation yet, and on a store too full
-# to take one. Such a store is away.
+# No plain command, for a reason. MGET answers "nothing there" for a key of another
+# type, which would read as "not revoked"; GET in a script says so. And without flags it
+# makes Redis refuse the script where it would refuse a write: on a replica, which may
+# not have heard of a revocation yet, and on a store too full to take one. Such a store
+# is away.
 _CHECK = Script(b"""#!lua
 local reply = {ARGV[1]}
 for place, key in ipairs(KEYS) do
@@ -60,39 +64,21 @@ for place, key in ipairs(KEYS) do
 end
 return reply
 """)
-# A union: the later cut-off and the later end win, in whichever order they come, and
-# what this version can't read stays as it is.
-_REVOKE = Script(b"""#!lua
-local key, value, life = KEYS[1], ARGV[2], ARGV[3]
-local held = redis.pcall('GET', key)
-if type(held) == 'table' and held.err then
-  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
-  held = ''
-end
-if held then
-  local past = tonumber(string.match(held, '^1:(%d+%.?%d*)$') or '')
-  if past and past < tonumber(string.sub(value, 3)) then
-    redis.call('SET', key, value, 'KEEPTTL')
-  end
-  redis.call('PEXPIRE', key, life, 'GT')
-else
-  redis.call('SET', key, value, 'PX', life)
-end
-return {ARGV[1], 'revoked'}
-""")
+_Found = dict[bytes, Any]
+"""What is held under each key that was asked for; of a write its reply, under b""."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     """Somebody who waits for the next exchange; the answer None is a failure."""
 
-    keys: dict[bytes, bytes]  # name -> key, of a check
-    write: tuple[bytes, ...]  # key, value, life in ms; empty for a check
-    answer: asyncio.Future[dict[bytes, float | None] | None]
+    keys: tuple[bytes, ...]  # of a check
+    write: Call | None
+    answer: asyncio.Future[_Found | None]
 
 
 class RedisRevocations:
-    """A RevocationList in Redis, asked each time.
+    """The list in Redis, asked each time.
 
     Args:
         url: redis://, rediss:// or unix://, with the password in it.
@@ -117,27 +103,44 @@ class RedisRevocations:
         self._fault: str | None = None  # set while the circuit is open
         self._closed = False
 
-    def check_now(self, principal: Principal) -> bool | None:  # noqa: ARG002
-        # Only the store knows.
-        return None
-
     async def check(self, principal: Principal) -> bool:
-        keys = {name: key_of(kind, name) for kind, name in names(principal)}
-        found = await self._ask(keys) if keys else {}
-        # By item, not by `get`: a name that was never asked for is a bug, not a "no".
-        return is_revoked(principal, found.__getitem__)
+        """See RevocationList.check."""
+        asked = {kind: key_of(kind, name) for kind, name in names(principal)}
+        found = await self._ask(tuple(asked.values())) if asked else {}
 
-    async def revoke(self, entry: Revocation) -> None:
+        def held(kind: Kind) -> Callable[[bytes, float], float | None]:
+            # By item, not by `get`: a key that nobody asked for is a bug, not a "no".
+            value = found[asked[kind]]
+
+            def get(name: bytes, now: float) -> float | None:  # noqa: ARG001
+                if value is None:
+                    return None
+                entry = entry_of(kind, name, value, math.inf)
+                return None if entry.lifts else entry.cutoff
+
+            return get
+
+        return is_revoked(principal, {kind: held(kind) for kind in asked}, 0.0)
+
+    async def revoke(self, entry: Revocation) -> Position:
+        """See RevocationList.revoke."""
         life = max(1, math.ceil((entry.until - self._clock.wall()) * 1000))
-        write = (
-            key_of(entry.kind, entry.name),
-            value_of(entry.cutoff),
-            b"%d" % life,
-        )
-        await self._ask({}, write)
+        return await self.run(write_of(entry, life=life), position_of)
+
+    async def run(self, call: Call, read: Callable[[list[Any]], _T]) -> _T:
+        """Return what *read* makes of the reply to *call*, in its turn with the writes.
+
+        Raises:
+            Unavailable: There was none in time, or it is none.
+        """
+        found = await self._ask((), call)
+        try:
+            return read(found[b""])
+        except Garbled:
+            raise Unavailable(STORE) from None
 
     async def probe(self) -> None:
-        await self._ask({}, even_if_open=True)
+        await self._ask((), even_if_open=True)
 
     def health(self) -> str | None:
         return self._fault and f"{STORE} is away: {self._fault}"
@@ -153,13 +156,13 @@ class RedisRevocations:
 
     async def _ask(
         self,
-        keys: dict[bytes, bytes],
-        write: tuple[bytes, ...] = (),
+        keys: tuple[bytes, ...],
+        write: Call | None = None,
         *,
         even_if_open: bool = False,
-    ) -> dict[bytes, float | None]:
-        """Return what the store holds for the names in *keys*, after *write*."""
-        queue = self._writes if write else self._checks
+    ) -> _Found:
+        """Return what the store holds under *keys*, or its reply to *write*."""
+        queue = self._checks if write is None else self._writes
         open_ = self._fault is not None and not even_if_open
         if self._closed or open_ or len(queue) >= MAX_WAITING:
             raise Unavailable(STORE)
@@ -228,21 +231,13 @@ class RedisRevocations:
             The first error reply. Whom it concerns stays unanswered.
         """
         # The same user asking ten times in one turn is one question.
-        keys: dict[bytes, bytes] = {}
-        for check in checks:
-            keys.update(check.keys)
-        calls = [
-            Call(_REVOKE, (key,), (value, life))
-            for key, value, life in (write.write for write in writes)
-        ]
-        calls.append(Call(_CHECK, tuple(keys.values())))
-        *written, held = await self._line.run(calls)
+        keys = tuple(dict.fromkeys(key for check in checks for key in check.keys))
+        calls = [write.write for write in writes if write.write is not None]
+        *written, held = await self._line.run([*calls, Call(_CHECK, keys)])
 
         for write, reply in zip(writes, written, strict=True):
             if isinstance(reply, list):
-                if reply != [b"revoked"]:
-                    raise Garbled
-                _answer(write, {})
+                _answer(write, {b"": reply})
         if isinstance(held, list):
             found = _read(keys, held)
             for check in checks:
@@ -283,14 +278,11 @@ class RedisRevocations:
             queue.clear()
 
 
-def _read(keys: dict[bytes, bytes], held: list[Any]) -> dict[bytes, float | None]:
-    """Return the cut-off for each name in *keys*."""
+def _read(keys: tuple[bytes, ...], held: list[Any]) -> _Found:
+    """Return what is held under each of *keys*."""
     if not all(value is None or isinstance(value, bytes) for value in held):
         raise Garbled
-    return {
-        name: None if value is None else cutoff_of(value)
-        for name, value in zip(keys, held, strict=True)  # one too few is an error
-    }
+    return dict(zip(keys, held, strict=True))  # one too few is an error
 
 
 def _first(queue: deque[_Waiting], count: int) -> list[_Waiting]:
@@ -303,7 +295,7 @@ def _first(queue: deque[_Waiting], count: int) -> list[_Waiting]:
     return taken
 
 
-def _answer(waiting: _Waiting, found: dict[bytes, float | None] | None) -> None:
+def _answer(waiting: _Waiting, found: _Found | None) -> None:
     if not waiting.answer.done():
         waiting.answer.set_result(found)
 

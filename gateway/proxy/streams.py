@@ -54,7 +54,7 @@ class Streams:
             ends: When that ends it, in Unix seconds; infinity for never.
         """
         self._open[stream] = _Open(principal, ends)
-        for _, name in names(principal):
+        for name in _names(principal):
             self._by_name.setdefault(name, {})[stream] = None
 
     def remove(self, stream: Stream) -> None:
@@ -62,7 +62,7 @@ class Streams:
         one = self._open.pop(stream, None)
         if one is None:
             return
-        for _, name in names(one.principal):
+        for name in _names(one.principal):
             named = self._by_name[name]
             del named[stream]
             if not named:
@@ -104,3 +104,8 @@ class Streams:
         self._seats[seat] -= 1
         if not self._seats[seat]:
             del self._seats[seat]
+
+
+def _names(principal: Principal) -> frozenset[bytes]:
+    """Return each of its names once: a subject may be revoked, and blocked."""
+    return frozenset(name for _, name in names(principal))

@@ -16,7 +16,9 @@ from typing import Literal
 
 from gateway.model import Fingerprints
 
-FingerprintKind = Literal["token", "session", "subject", "client"]
+FingerprintKind = Literal[
+    "token", "session", "family", "subject", "client", "issuer", "all"
+]
 
 SIZE = 16  # bytes; 2**64 entries before two are likely to share one
 
@@ -37,6 +39,7 @@ def fingerprints(
     session_id: str | None,
     subject: str,
     client_id: str | None,
+    family: str | None = None,
 ) -> Fingerprints:
     """Return every name under which one token can be revoked."""
     return Fingerprints(
@@ -48,8 +51,10 @@ def fingerprints(
         ),
         subject=fingerprint("subject", issuer_url, subject),
         client=(
-            None if client_id is None else _of_client("client", issuer_url, client_id)
+            None if client_id is None else _of_many("client", issuer_url, client_id)
         ),
+        issuer=_of_many("issuer", issuer_url, ""),
+        family=None if family is None else fingerprint("family", issuer_url, family),
     )
 
 
@@ -59,5 +64,8 @@ def name_of_content(content: bytes) -> str:
     return "sha256:" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-# Clients are few, and their tokens many.
-_of_client = lru_cache(maxsize=1024)(fingerprint)
+# Clients and issuers are few, and their tokens many.
+_of_many = lru_cache(maxsize=1024)(fingerprint)
+
+EVERYTHING = fingerprint("all", "", "")
+"""The name of all tokens of all issuers."""

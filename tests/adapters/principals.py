@@ -7,7 +7,7 @@ import time
 from gateway.clock import Clock
 from gateway.model import Principal
 from gateway.revocation.entries import Kind, Revocation
-from gateway.tokens.fingerprints import fingerprints
+from gateway.tokens.fingerprints import fingerprint, fingerprints
 
 ISSUER = "https://id.example"
 CLOCK = Clock(time.time, time.monotonic)
@@ -19,6 +19,7 @@ def principal(
     session: str | None = None,
     subject: str = "alice",
     client: str | None = None,
+    family: str | None = None,
     issued_at: float | None = None,
 ) -> Principal:
     return Principal(
@@ -34,11 +35,18 @@ def principal(
             session_id=session,
             subject=subject,
             client_id=client,
+            family=family,
         ),
     )
 
 
 def entry(
-    kind: Kind, value: str, *, cutoff: float = 0.0, life: float = 600.0
+    kind: Kind,
+    value: str,
+    *,
+    cutoff: float = 0.0,
+    life: float = 600.0,
+    issuer: str = ISSUER,
 ) -> Revocation:
-    return Revocation(kind, ISSUER, value, cutoff, CLOCK.wall() + life)
+    name = fingerprint("subject" if kind == "block" else kind, issuer, value)
+    return Revocation(kind, name, cutoff, CLOCK.wall() + life)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.clock import Clock
-from gateway.revocation.entries import Revocation
+from gateway.revocation.entries import Revocation, block_for
+from gateway.revocation.lists import Effect
+from gateway.tokens.fingerprints import fingerprint
 from tests.adapters.principals import ISSUER, principal
 
 
@@ -25,7 +27,7 @@ class Hands:
 
 
 def token(name: str, until: float, cutoff: float = 0.0) -> Revocation:
-    return Revocation("token", ISSUER, name, cutoff, until)
+    return Revocation("token", fingerprint("token", ISSUER, name), cutoff, until)
 
 
 async def test_the_list_in_memory_answers_without_waiting() -> None:
@@ -40,26 +42,30 @@ async def test_the_list_in_memory_answers_without_waiting() -> None:
     assert revocations.check_now(principal("t-1")) is False
 
 
-async def test_what_has_run_out_takes_no_memory() -> None:
-    """A million revocations of a day ago are no entries today."""
-    hands = Hands()
-    revocations = MemoryRevocations(hands.clock)
-    for n in range(1_000):
-        await revocations.revoke(token(f"t-{n}", until=1_001.0 + n))
-
-    assert len(revocations) == 1_000
-    hands.now = 1_900.0
-    assert len(revocations) == 100
-    assert len(revocations._due) == 100
-
-
-async def test_renewing_an_entry_takes_no_memory() -> None:
-    """Logging alice out a thousand times is one entry."""
+async def test_a_block_ends_when_it_is_lifted() -> None:
+    """Each write is newer than the last."""
     revocations = MemoryRevocations(Hands().clock)
-    for n in range(1_000):
-        await revocations.revoke(token("t-1", until=1_001.0 + n))
+    who = principal(issued_at=2_000.0)
+    for lifts in (False, True, False):
+        block = block_for(ISSUER, "alice", now=1_000.0, seconds=60.0, lifts=lifts)
+        await revocations.revoke(block)
+        assert revocations.check_now(who) is not lifts
 
-    assert (len(revocations), len(revocations._due)) == (1, 1)
+
+async def test_what_is_written_is_in_force_at_once() -> None:
+    """There is one worker; whoever watches is told before the writer goes on."""
+    revocations, told = MemoryRevocations(Hands().clock), list[Revocation]()
+    end = revocations.watch(told.append)
+    position = await revocations.revoke(token("t-1", until=1_010.0))
+
+    assert told == [token("t-1", until=1_010.0)]
+    assert await revocations.effect(position, 1.0) == Effect(workers=1, applied=1)
+    assert revocations.check_stale(principal("t-1"), 0.0) == (True, 0.0)
+    assert revocations.check_stale(principal("t-2"), 0.0) == (False, 0.0)
+    end()
+    later = await revocations.revoke(token("t-2", until=1_010.0))
+    assert later.number == position.number + 1
+    assert len(told) == 1
 
 
 @given(
@@ -86,6 +92,5 @@ async def test_the_list_is_the_union_of_what_is_alive(
         until[name] = max(until.get(name, 0.0), hands.now + life)
         alive = {name for name, end in until.items() if end > hands.now}
 
-        assert len(revocations) == len(alive)
         for other in ("t-1", "t-2", "t-3"):
             assert revocations.check_now(principal(other)) is (other in alive)

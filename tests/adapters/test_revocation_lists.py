@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.adapters.memory_store import MemoryRevocations
-from gateway.adapters.redis_store import RedisRevocations
+from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.model import ANONYMOUS
-from gateway.revocation.entries import RevocationList
+from gateway.revocation.lists import RevocationList
 from tests.adapters.principals import CLOCK, entry, principal
 from tests.redis_server import RedisServer
 
@@ -27,7 +27,7 @@ async def revocations(server: RedisServer | None) -> AsyncIterator[RevocationLis
     else:
         server.command("FLUSHALL")
         # Patient: this suite is about answers, and its machine may be busy.
-        made = RedisRevocations(server.url, CLOCK, deadline=5.0)
+        made = MirroredRevocations(server.url, CLOCK, deadline=5.0)
     yield made
     await made.aclose()
 
@@ -135,9 +135,7 @@ async def test_whoever_has_no_names_is_not_looked_up(
 
 async def test_a_subject_is_one_of_its_issuer(revocations: RevocationList) -> None:
     """(issuer, subject) names the caller: another issuer's alice is another one."""
-    elsewhere = replace(
-        entry("subject", "alice", cutoff=NOW), issuer_url="https://other.example"
-    )
+    elsewhere = entry("subject", "alice", cutoff=NOW, issuer="https://other.example")
 
     await revocations.revoke(elsewhere)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from gateway.model import Principal, Reason
 from gateway.proxy.streams import Streams
-from gateway.revocation.entries import is_revoked
+from gateway.revocation.entries import Revocation, is_meant
 from gateway.tokens.fingerprints import fingerprint, fingerprints
 
 URL = "https://login.example"
@@ -84,12 +85,9 @@ def test_a_cut_off_is_the_revocation_lists_affair() -> None:
     name = fingerprint("subject", URL, "alice")
     old = opened(streams, holder("t-1", "alice"))
     new = opened(streams, replace(holder("t-2", "alice"), issued_at=300.0))
-    listed = {name: 200.0}
+    entry = Revocation("subject", name, 200.0, 900.0)
 
-    def is_meant(principal: Principal) -> bool:
-        return is_revoked(principal, listed.get)
-
-    assert streams.close_where(name, is_meant) == 1
+    assert streams.close_where(name, partial(is_meant, entry)) == 1
     assert (bool(old.ended), bool(new.ended)) == (True, False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,24 +12,31 @@ from hypothesis import strategies as st
 
 from gateway.model import ANONYMOUS, Fingerprints, Principal
 from gateway.revocation.entries import (
+    KINDS,
     MARGIN,
     MAX_LIFE,
+    UNREADABLE,
     Kind,
-    cutoff_of,
+    Revocation,
+    block_for,
     entry_for,
+    entry_of,
+    is_meant,
     is_revoked,
     key_of,
     names,
     value_of,
 )
-from gateway.tokens.fingerprints import fingerprint
+from gateway.tokens.fingerprints import EVERYTHING, fingerprint
 
 NOW = 1_000_000.0  # Unix seconds
 ISSUER = "https://id.example"
 LEEWAY = 30.0
 DAY = 86_400.0
 
-HELD = Fingerprints(b"token", b"session", b"subject", b"client")
+HELD = Fingerprints(
+    b"token", b"session", b"subject", b"client", issuer=b"issuer", family=b"family"
+)
 ALICE = Principal(
     "user", "corp", "alice", issued_at=NOW, leeway=LEEWAY, fingerprints=HELD
 )
@@ -38,44 +46,50 @@ ALICE = Principal(
     ("found", "principal", "revoked"),
     [
         pytest.param({}, ALICE, False, id="an empty list revokes nobody"),
-        pytest.param({b"token": 0.0}, ALICE, True, id="its token, whatever its age"),
-        pytest.param({b"session": 0.0}, ALICE, True, id="its session, likewise"),
-        pytest.param({b"subject": NOW}, ALICE, True, id="issued at the cut-off"),
-        pytest.param({b"subject": NOW + 9}, ALICE, True, id="issued before it"),
+        pytest.param({"token": 0.0}, ALICE, True, id="its token, whatever its age"),
+        pytest.param({"session": 0.0}, ALICE, True, id="its session, likewise"),
+        pytest.param({"subject": NOW}, ALICE, True, id="issued at the cut-off"),
+        pytest.param({"subject": NOW + 9}, ALICE, True, id="issued before it"),
         pytest.param(
-            {b"subject": NOW - LEEWAY}, ALICE, True, id="issued a leeway after it"
+            {"subject": NOW - LEEWAY}, ALICE, True, id="issued a leeway after it"
         ),
         pytest.param(
-            {b"subject": NOW - LEEWAY - 1}, ALICE, False, id="issued well after it"
+            {"subject": NOW - LEEWAY - 1}, ALICE, False, id="issued well after it"
         ),
-        pytest.param({b"client": NOW}, ALICE, True, id="its client"),
+        pytest.param({"client": NOW}, ALICE, True, id="its client"),
         pytest.param(
-            {b"client": NOW - LEEWAY - 1}, ALICE, False, id="issued after its client's"
-        ),
-        pytest.param(
-            {b"subject": 1.0, b"client": NOW}, ALICE, True, id="the other cut-off"
+            {"client": NOW - LEEWAY - 1}, ALICE, False, id="issued after its client's"
         ),
         pytest.param(
-            {b"subject": 1.0},
+            {"subject": 1.0, "client": NOW}, ALICE, True, id="the other cut-off"
+        ),
+        pytest.param(
+            {"subject": 1.0},
             replace(ALICE, issued_at=None),
             True,
             id="a token without age is as old as any",
         ),
         pytest.param(
-            {b"subject": 1.0},
+            {"subject": 1.0},
             replace(ALICE, issued_at=math.nan),
             True,
             id="an age that is no number is none",
         ),
         pytest.param(
-            {b"subject": math.inf}, ALICE, True, id="a cut-off nobody could read"
+            {"subject": math.inf}, ALICE, True, id="a cut-off nobody could read"
         ),
         pytest.param(
-            {b"session": 0.0, b"client": NOW},
+            {"session": 0.0, "client": NOW},
             replace(ALICE, fingerprints=Fingerprints(b"token", None, b"subject", None)),
             False,
             id="a token without session and client is not asked for them",
         ),
+        pytest.param({"family": 0.0}, ALICE, True, id="its refresh family"),
+        pytest.param({"issuer": NOW}, ALICE, True, id="its issuer"),
+        pytest.param({"issuer": 1.0}, ALICE, False, id="issued after its issuer's"),
+        pytest.param({"all": NOW}, ALICE, True, id="all that there are"),
+        pytest.param({"all": 1.0}, ALICE, False, id="issued after all of them"),
+        pytest.param({"block": 0.0}, ALICE, True, id="blocked, whenever it was issued"),
         pytest.param({}, ANONYMOUS, False, id="nobody presented nothing"),
         pytest.param(
             {},
@@ -86,22 +100,43 @@ ALICE = Principal(
     ],
 )
 def test_the_rule_of_revocation(
-    found: dict[bytes, float], principal: Principal, revoked: bool
+    found: dict[Kind, float], principal: Principal, revoked: bool
 ) -> None:
     """A token or session is revoked by being there; the rest by age."""
-    assert is_revoked(principal, found.get) is revoked
+    asked: set[tuple[Kind, bytes]] = set()
+
+    def held(kind: Kind, cutoff: float) -> Callable[[bytes, float], float]:
+        def get(name: bytes, now: float) -> float:
+            assert now == NOW
+            asked.add((kind, name))
+            return cutoff
+
+        return get
+
+    lists = {kind: held(kind, cutoff) for kind, cutoff in found.items()}
+    assert is_revoked(principal, lists, NOW) is revoked
+    assert asked <= set(names(principal))
 
 
 def test_a_principal_is_asked_for_by_the_names_it_has() -> None:
-    """At most four, and none for what the token did not say."""
+    """At most eight, and none for what the token did not say."""
     assert names(ALICE) == (
         ("token", b"token"),
         ("session", b"session"),
+        ("family", b"family"),
         ("subject", b"subject"),
         ("client", b"client"),
+        ("issuer", b"issuer"),
+        ("all", EVERYTHING),
+        ("block", b"subject"),
     )
     few = replace(ALICE, fingerprints=Fingerprints(b"t", None, b"s", None))
-    assert names(few) == (("token", b"t"), ("subject", b"s"))
+    assert names(few) == (
+        ("token", b"t"),
+        ("subject", b"s"),
+        ("all", EVERYTHING),
+        ("block", b"s"),
+    )
     assert names(ANONYMOUS) == ()
 
 
@@ -134,7 +169,78 @@ def test_an_entry_lives_as_long_as_what_it_may_block(
     )
 
     assert (entry.cutoff, entry.until) == (NOW, NOW + life)
-    assert entry.name == fingerprint(kind, ISSUER, "x")
+    assert entry.name == names_of(kind, "x")
+
+
+@pytest.mark.parametrize("kind", ["issuer", "all"])
+def test_all_tokens_need_no_name(kind: Kind) -> None:
+    """An issuer is its URL; all is all, whoever says so."""
+    made = [
+        entry_for(kind, url, "", now=NOW, max_lifetime=DAY, leeway=LEEWAY)
+        for url in (ISSUER, "https://other.example")
+    ]
+
+    assert made[0].name == names_of(kind, "")
+    assert (made[0] == made[1]) is (kind == "all")
+    assert made[0].until == NOW + DAY + LEEWAY + MARGIN
+
+
+def test_a_cutoff_lies_in_the_past() -> None:
+    """What was issued before last night; what will be issued only a block refuses."""
+
+    def before(cutoff: float) -> Revocation:
+        return entry_for(
+            *("client", ISSUER, "app"),
+            now=NOW,
+            max_lifetime=DAY,
+            leeway=0.0,
+            before=cutoff,
+        )
+
+    assert before(NOW - 9.0) == replace(before(NOW), cutoff=NOW - 9.0)
+    for late in (NOW + 1.0, math.nan):
+        with pytest.raises(ValueError, match="the cut-off lies in the future"):
+            before(late)
+
+
+def test_a_block_ends_by_the_time_it_was_given() -> None:
+    """A token issued meanwhile is refused too; what lifts it is a block as well."""
+    block = block_for(ISSUER, "alice", now=NOW, seconds=60.0)
+
+    assert block.name == fingerprint("subject", ISSUER, "alice")
+    assert (block.kind, block.until, block.lifts) == ("block", NOW + 60.0, False)
+    assert block_for(ISSUER, "alice", now=NOW, seconds=1e30).until == NOW + MAX_LIFE
+    assert block_for(ISSUER, "alice", now=NOW, seconds=-1.0).until == NOW
+    assert block_for(ISSUER, "alice", now=NOW, seconds=60.0, lifts=True) == replace(
+        block, lifts=True
+    )
+    with pytest.raises(ValueError, match="no token can carry this subject"):
+        block_for(ISSUER, "", now=NOW, seconds=60.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entry_means_whom_it_names(kind: Kind) -> None:
+    """By its kind and its cut-off; what lifts a block means nobody."""
+    name = dict(names(ALICE))[kind]
+
+    assert is_meant(Revocation(kind, name, NOW, NOW + 9), ALICE)
+    assert not is_meant(Revocation(kind, b"other", NOW, NOW + 9), ALICE)
+    old = is_meant(Revocation(kind, name, 1.0, NOW + 9), ALICE)
+    assert old is (kind not in {"subject", "client", "issuer", "all"})
+
+
+def test_what_lifts_a_block_means_nobody() -> None:
+    """Or alice's streams would be closed when she may come back."""
+    lifting = Revocation("block", b"subject", 0.0, NOW + 9, 5, lifts=True)
+    assert not is_meant(lifting, ALICE)
+    assert is_meant(replace(lifting, lifts=False), ALICE)
+
+
+def names_of(kind: Kind, value: str) -> bytes:
+    assert kind != "block"
+    if kind == "all":
+        return EVERYTHING
+    return fingerprint(kind, ISSUER, value)
 
 
 @given(
@@ -156,13 +262,26 @@ def test_no_token_outlives_the_cutoff_that_revokes_it(
     assert expires_at + leeway <= entry.until + 1e-6
 
 
+def read(kind: Kind, value: bytes) -> Revocation:
+    return entry_of(kind, b"name", value, NOW)
+
+
 @given(st.floats(0, 1e11))
 def test_a_cutoff_is_written_down_without_loss(cutoff: float) -> None:
     """What is read is what was written, to the microsecond and never less."""
-    read = cutoff_of(value_of(cutoff))
+    found = read("subject", value_of(Revocation("subject", b"name", cutoff, NOW)))
 
-    assert cutoff <= read + 1e-9 * cutoff
-    assert read == pytest.approx(cutoff, abs=1e-5, rel=1e-12)
+    assert cutoff <= found.cutoff + 1e-9 * cutoff
+    assert found.cutoff == pytest.approx(cutoff, abs=1e-5, rel=1e-12)
+    assert (found.kind, found.name, found.until) == ("subject", b"name", NOW)
+
+
+@given(st.integers(0, UNREADABLE - 1), st.booleans())
+def test_a_block_is_written_down_without_loss(number: int, lifts: bool) -> None:
+    """Its number, and whether it lifts one."""
+    entry = Revocation("block", b"name", 0.0, NOW, number, lifts)
+
+    assert read("block", value_of(entry)) == entry
 
 
 @pytest.mark.parametrize(
@@ -176,7 +295,8 @@ def test_a_cutoff_is_written_down_without_loss(cutoff: float) -> None:
 )
 def test_a_value_that_cannot_be_read_revokes(value: bytes) -> None:
     """A list that one can't read is not a list that says no."""
-    assert cutoff_of(value) == math.inf
+    assert read("client", value).cutoff == math.inf
+    assert read("block", value) == Revocation("block", b"name", 0.0, NOW, UNREADABLE)
 
 
 def test_a_key_shows_its_kind_and_hides_its_name() -> None:

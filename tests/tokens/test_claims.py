@@ -80,6 +80,7 @@ def test_a_token_names_its_principal() -> None:
         session=fingerprint("session", ISS, "s-1"),
         subject=fingerprint("subject", ISS, "alice"),
         client=fingerprint("client", ISS, "web"),
+        issuer=fingerprint("issuer", ISS, ""),
     )
 
 

@@ -1,0 +1,239 @@
+"""What one process knows of the revocation list: whole, exact, and small.
+
+A token, a session or a family is a name of 16 bytes and the second in which it ends, 20
+bytes in three arrays that are kept in order; a million of them take some 21 MB. The
+whole names stay, though half of one would do to find it: what a store has lost, a
+mirror gives back. Nothing is ever hashed anew: an array of some thousand names grows by
+itself, so the longest step is one insertion, and whoever chooses names that lie side by
+side makes an array longer and nothing slow.
+
+Cut-offs and blocks are few, and stand in tables of their own.
+
+What has run out counts no more from that moment on. Its memory is given back bit by
+bit, with whatever is entered.
+
+Imports: gateway.model, gateway.revocation.entries.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from gateway.model import Principal
+from gateway.revocation.entries import LISTED, Kind, Revocation, is_revoked
+
+_SHARDS = 256  # of a kind, by the first byte of a name; 4,000 in each of a million
+CREDIT = 8  # names that are looked through for each that is entered
+_LAST = 2**32 - 1  # the last second that an array can hold: in the year 2106
+
+
+class _Shard:
+    """Some names of a kind, in order, and when each ends."""
+
+    __slots__ = ("ends", "first", "heads", "tails")
+
+    def __init__(self) -> None:
+        self.heads = array("Q")  # the first 8 bytes of a name
+        self.tails = array("Q")  # the last 8
+        self.ends = array("I")  # Unix seconds
+        self.first = _LAST  # none ends before that
+
+    def place(self, head: int, tail: int) -> tuple[int, bool]:
+        """Return where a name is, or would be, and whether it is there."""
+        heads, tails = self.heads, self.tails
+        at = bisect_left(heads, head)
+        # Two names with the same head are two to the power of 32 names away, unless
+        # somebody looked for them.
+        while at < len(heads) and heads[at] == head and tails[at] < tail:
+            at += 1
+        return at, at < len(heads) and heads[at] == head and tails[at] == tail
+
+
+class _Names:
+    """All that is listed of one kind."""
+
+    def __init__(self) -> None:
+        self._shards: list[_Shard | None] = [None] * _SHARDS
+        self.count = 0
+        self._swept = 0  # the shard that is looked through next
+        self._credit = 0  # names that may be looked through now
+
+    def get(self, name: bytes, now: float) -> float | None:
+        """Return 0 if *name* is listed at *now* (Unix seconds)."""
+        shard = self._shards[name[0]]
+        if shard is None:
+            return None
+        head = int.from_bytes(name[:8])
+        heads = shard.heads
+        at = bisect_left(heads, head)
+        if at == len(heads) or heads[at] != head:
+            return None
+        at, is_there = shard.place(head, int.from_bytes(name[8:]))
+        return 0.0 if is_there and shard.ends[at] > now else None
+
+    def put(self, name: bytes, until: float) -> bool:
+        """List *name* until then (Unix seconds); tell whether that is news."""
+        ends = math.ceil(min(max(until, 0.0), _LAST))
+        shard = self._shards[name[0]]
+        if shard is None:
+            shard = self._shards[name[0]] = _Shard()
+        head, tail = int.from_bytes(name[:8]), int.from_bytes(name[8:])
+        at, is_there = shard.place(head, tail)
+        if is_there:
+            is_news = ends > shard.ends[at]
+            shard.ends[at] = max(ends, shard.ends[at])
+            return is_news
+        shard.heads.insert(at, head)
+        shard.tails.insert(at, tail)
+        shard.ends.insert(at, ends)
+        shard.first = min(shard.first, ends)
+        self.count += 1
+        return True
+
+    def pay(self, now: float) -> None:
+        """Look through as much as each entry has to pay for (Unix seconds)."""
+        self._credit += CREDIT
+        shard = self._shards[self._swept]
+        if shard is None or len(shard.ends) <= self._credit:
+            self._credit = 0
+            self.sweep(now)
+
+    def sweep(self, now: float) -> None:
+        """Forget what has run out in the next shard."""
+        number = self._swept
+        self._swept = (number + 1) % _SHARDS
+        shard = self._shards[number]
+        if shard is None or shard.first > now:
+            return
+        kept = [at for at, end in enumerate(shard.ends) if end > now]
+        self.count -= len(shard.ends) - len(kept)
+        left = _Shard()
+        for column in ("heads", "tails", "ends"):
+            values = getattr(shard, column)
+            getattr(left, column).extend(values[at] for at in kept)
+        left.first = min(left.ends, default=_LAST)
+        self._shards[number] = left if kept else None
+
+    def __iter__(self) -> Iterator[tuple[bytes, float]]:
+        for shard in self._shards:
+            if shard is None:
+                continue
+            # As it is now: entries may come while somebody walks.
+            columns = zip(
+                tuple(shard.heads), tuple(shard.tails), tuple(shard.ends), strict=True
+            )
+            for head, tail, end in columns:
+                yield head.to_bytes(8) + tail.to_bytes(8), float(end)
+
+
+class _Table:
+    """Few entries of one kind, each with a value; they go when they have run out."""
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, Revocation] = {}
+        # One element for each entry, however often it is renewed; when it comes up
+        # and the entry has been given a longer life, it goes back with the new date.
+        self._due: list[tuple[float, bytes]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self._held)
+
+    def get(self, name: bytes, now: float) -> float | None:
+        """Return the cut-off of *name*, or that it is blocked, at *now*."""
+        held = self._held.get(name)
+        if held is None or held.lifts or held.until <= now:
+            return None
+        return held.cutoff
+
+    def put(self, entry: Revocation) -> bool:
+        """Merge *entry*; tell whether that is news."""
+        name = entry.name
+        held = self._held.get(name)
+        if held is None:
+            heapq.heappush(self._due, (entry.until, name))
+            self._held[name] = entry
+            return True
+        merged = merge(held, entry)
+        self._held[name] = merged
+        return merged != held
+
+    def sweep(self, now: float) -> None:
+        """Forget what has run out."""
+        due = self._due
+        while due and due[0][0] <= now:
+            name = due[0][1]
+            until = self._held[name].until
+            if until > now:
+                heapq.heapreplace(due, (until, name))
+            else:
+                heapq.heappop(due)
+                del self._held[name]
+
+    def __iter__(self) -> Iterator[Revocation]:
+        return iter(tuple(self._held.values()))
+
+
+def merge(held: Revocation, entry: Revocation) -> Revocation:
+    """Return what two entries of one kind and name say together."""
+    until = max(held.until, entry.until)
+    if entry.kind == "block":
+        newest = entry if entry.number > held.number else held
+        # What lifts a block must not end before it: else the block would be back.
+        return replace(newest, until=until) if newest.lifts else newest
+    return Revocation(held.kind, held.name, max(held.cutoff, entry.cutoff), until)
+
+
+class Mirror:
+    """Entries of the list, and what they do."""
+
+    def __init__(self) -> None:
+        self._names: dict[Kind, _Names] = {}
+        self._tables: dict[Kind, _Table] = {}
+        # Of the kinds that there are entries of: mostly none.
+        self._lists: dict[Kind, Callable[[bytes, float], float | None]] = {}
+
+    def __len__(self) -> int:
+        """Return how many there are; some may just have run out."""
+        return sum(each.count for each in self._held())
+
+    def revokes(self, principal: Principal, now: float) -> bool:
+        """Tell whether *principal* is revoked at *now* (Unix seconds)."""
+        return is_revoked(principal, self._lists, now)
+
+    def put(self, entry: Revocation, now: float) -> bool:
+        """Merge *entry* as of *now* (Unix seconds); tell whether that is news."""
+        kind = entry.kind
+        if kind in LISTED:
+            names = self._names.get(kind)
+            if names is None:
+                names = self._names[kind] = _Names()
+                self._lists[kind] = names.get
+            names.pay(now)
+            return entry.until > now and names.put(entry.name, entry.until)
+        table = self._tables.get(kind)
+        if table is None:
+            table = self._tables[kind] = _Table()
+            self._lists[kind] = table.get
+        table.sweep(now)
+        return entry.until > now and table.put(entry)
+
+    def sweep(self, now: float) -> None:
+        """Give back some memory of what has run out by *now* (Unix seconds)."""
+        for each in self._held():
+            each.sweep(now)
+
+    def __iter__(self) -> Iterator[Revocation]:
+        for kind, names in tuple(self._names.items()):
+            for name, until in names:
+                yield Revocation(kind, name, 0.0, until)
+        for table in tuple(self._tables.values()):
+            yield from table
+
+    def _held(self) -> tuple[_Names | _Table, ...]:
+        return (*self._names.values(), *self._tables.values())
