@@ -49,6 +49,7 @@ async def test_the_attack_mix_disturbs_nobody(tmp_path: Path) -> None:
         statuses: Counter[int] = Counter()
         memory, unheard, begun = [rss], 0, time.monotonic()
         for _ in range(PHASES):
+            honest = itertools.repeat(run.request())  # a token lives ten minutes
             alone.append(await load(run.port, honest, rate=HONEST, seconds=ALONE))
             words = ["attack", str(run.port), str(HOSTILE), str(COMING + PHASE)]
             attack = asyncio.get_running_loop().create_task(elsewhere(words))
