@@ -12,7 +12,8 @@ medians.
 Everything stays on loopback and in bench/.run; every process is stopped by its id.
 
 Imports: bench.latency, bench.lineup, bench.load, bench.pace, bench.processes,
-bench.results, bench.site, bench.sockets, bench.state, bench.streams, bench.trial.
+bench.results, bench.site, bench.snapshot, bench.sockets, bench.state, bench.streams,
+bench.trial.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ from pathlib import Path
 from statistics import median
 
 from bench.latency import TRIES, added, paced, revocation
-from bench.lineup import CONTESTANTS, FILES, LIVE, Contestant, Server, servers
+from bench.lineup import (
+    CONTESTANTS,
+    FILES,
+    LIVE,
+    REVOKED,
+    Contestant,
+    Server,
+    servers,
+)
 from bench.load import Reading, SpoiltError, measure
 from bench.pace import Pace, WrongError
 from bench.processes import (
@@ -45,6 +54,7 @@ from bench.processes import (
 from bench.results import BROWSER, MINIMAL, Figure, Findings, chart, record, table
 from bench.site import BROWSER as BROWSER_HEADERS
 from bench.site import CALL, HERE, SOCKET, STREAM, STREAM_BYTES, Site, prepare
+from bench.snapshot import snapshot
 from bench.sockets import CONNECTIONS, LONGEST, TEXT, Chat, chat, opened_socket
 from bench.state import SETTLED, memory, start_time, starts
 from bench.streams import DIRECTIONS, Flow, stream
@@ -62,6 +72,7 @@ GROUPS = (
     "streams",
     "sockets",
     "start",
+    "snapshot",
 )
 STARTS = 5
 
@@ -111,6 +122,9 @@ class Bench:
         if "start" in groups:
             with self.running("start"):
                 self.start()
+        if "snapshot" in groups:
+            with self.running("snapshot", ("redis",)):
+                self.learn()
 
     @contextlib.contextmanager
     def running(
@@ -277,6 +291,16 @@ class Bench:
             )
         except (WrongError, OSError) as error:
             self.findings.spoilt.append(f"revocation, {how}: {error}")
+
+    def learn(self) -> None:
+        """Let mirrors learn what is revoked."""
+        if "redis" not in self.pids:
+            return
+        port = self.servers["redis"].port
+        try:
+            self.findings.figures += snapshot(port, REVOKED, self.rounds)
+        except (WrongError, OSError) as error:
+            self.findings.spoilt.append(f"snapshot: {error}")
 
     def stream(self) -> None:
         """Let a gigabyte through each, in both directions, in turn."""

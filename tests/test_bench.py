@@ -49,6 +49,7 @@ from bench.site import (
     Tokens,
     prepare,
 )
+from bench.snapshot import snapshot
 from bench.sockets import Chat
 from bench.start import filled
 from bench.state import memory
@@ -57,6 +58,7 @@ from bench.trial import UnfitError, examine
 from gateway.app import CLOCK
 from gateway.config.load import load
 from gateway.wire.frames import Frames
+from tests.redis_server import binaries, start_redis
 
 REPORT = """Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
@@ -316,6 +318,19 @@ def test_no_two_tokens_of_a_file_are_the_same(site: Site, algorithm: str) -> Non
 def test_a_list_is_filled_before_the_gateway_starts() -> None:
     """bench/start.py revokes through the same door as everybody else."""
     assert len(filled(CLOCK, count=20, issuer="https://a.example")) == 20
+
+
+@pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
+def test_a_mirror_learns_what_the_store_was_filled_with() -> None:
+    """All of it, or there are no figures."""
+    with start_redis() as store:
+        took, stall, size = snapshot(store.port, 2_000, 1)
+        assert 0 < took.value < 60
+        assert 0 < stall.value < 60_000
+        assert size.value > 0
+        # What is there already is not what it was filled with.
+        with pytest.raises(WrongError, match="4000 of 2000 are known"):
+            snapshot(store.port, 2_000, 1)
 
 
 def test_a_percentile_is_one_of_the_values() -> None:

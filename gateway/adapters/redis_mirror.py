@@ -41,7 +41,7 @@ from gateway.adapters.redis_store import STORE, RedisRevocations
 from gateway.clock import Clock
 from gateway.model import Principal
 from gateway.revocation.entries import Revocation
-from gateway.revocation.feed import Follower, Hole, Position, read_entry
+from gateway.revocation.feed import Follower, Hole, Position, entry_at, read_entry
 from gateway.revocation.lists import Effect, Told, Watchers
 from gateway.revocation.mirror import Mirror
 
@@ -52,6 +52,7 @@ BEAT = 0.250  # seconds between two of these, when nothing happens
 AGAIN = 0.050  # seconds, doubled up to BEAT, until a lost store is asked again
 PAGE = 1000  # keys of a snapshot in one exchange
 SLICE = 100  # entries applied in one turn of the loop: less than a millisecond
+PATIENCE = 5.0  # seconds for a part of a snapshot: nobody waits for it
 POLL, LONGEST_POLL = 0.002, 0.050  # seconds between two looks whether it is in force
 _NAME_BYTES = 8
 _NEVER = float("-inf")
@@ -266,17 +267,22 @@ class MirroredRevocations:
         held = Mirror() if len(mirror) else None
         cursor, found = b"", 0
         while cursor != b"0":
-            cursor, entries = page_of(await self._ask(page(cursor or b"0", PAGE)))
-            found += len(entries)
-            for first in range(0, len(entries), SLICE):
-                for entry in entries[first : first + SLICE]:
+            asked = self._ask(page(cursor or b"0", PAGE), within=PATIENCE)
+            cursor, keys = page_of(await asked)
+            for first in range(0, len(keys), SLICE):
+                for each in keys[first : first + SLICE]:
+                    entry = entry_at(*each)
+                    if entry is None:
+                        continue
+                    found += 1
                     if held is not None:
                         held.put(entry, self._wall())
                     self._apply(entry)
                 await asyncio.sleep(0)
         lost = [] if held is None else await self._lacking(held)
         for first in range(0, len(lost), SLICE):
-            await self._ask(*(write_of(each) for each in lost[first : first + SLICE]))
+            calls = (write_of(each) for each in lost[first : first + SLICE])
+            await self._ask(*calls, within=PATIENCE)
         self._follower.begin(store)
         _LOG.info(
             "took a snapshot of %d revocations in %.3f s, gave %d back",
@@ -293,9 +299,9 @@ class MirroredRevocations:
                 await asyncio.sleep(0)
         return lost
 
-    async def _ask(self, *calls: Call) -> list[Any]:
+    async def _ask(self, *calls: Call, within: float = 0.0) -> list[Any]:
         """Return the reply to the last of *calls*, of which none may fail."""
-        async with asyncio.timeout(self._deadline):
+        async with asyncio.timeout(max(within, self._deadline)):
             replies = await self._line.run(calls)
         answer: list[Any] = []
         for reply in replies:

@@ -23,7 +23,7 @@ from typing import Any
 
 from gateway.adapters.redis_line import Call, Garbled, Script
 from gateway.revocation.entries import PREFIX, Revocation, key_of, value_of
-from gateway.revocation.feed import Position, entry_at
+from gateway.revocation.feed import Position
 
 STATE, FEED, WORKERS = PREFIX + b"state", PREFIX + b"feed", PREFIX + b"workers"
 KEPT = 65_536  # entries of the feed: some 10 MB; who missed more takes a snapshot
@@ -226,15 +226,17 @@ def page(cursor: bytes, count: int) -> Call:
     return Call(_PAGE, (STATE,), (cursor, PREFIX, b"%d" % count))
 
 
-def page_of(reply: list[Any]) -> tuple[bytes, list[Revocation]]:
-    """Return where the next part of a snapshot begins, and what is in this one."""
+def page_of(reply: list[Any]) -> tuple[bytes, list[tuple[bytes, bytes, int]]]:
+    """Return where the next part of a snapshot begins, and what is in this one.
+
+    Key, value and end of each; see gateway.revocation.feed.entry_at.
+    """
     try:
         cursor, *rest = reply
-        triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
-        found = [entry_at(key, value, int(ends)) for key, value, ends in triples]
+        ends = [int(each) for each in rest[2::3]]
+        return cursor, list(zip(rest[::3], rest[1::3], ends, strict=True))
     except (TypeError, ValueError):
         raise Garbled from None
-    return cursor, [entry for entry in found if entry is not None]
 
 
 def _epoch() -> bytes:

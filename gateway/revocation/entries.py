@@ -208,6 +208,8 @@ def entry_of(kind: Kind, name: bytes, value: bytes, until: float) -> Revocation:
     A value that can't be read, by a later version or by hand, is an entry whose
     cut-off is unknown: it revokes whatever it names, and crashes nothing.
     """
+    if kind in LISTED:  # revoked by being there
+        return Revocation(kind, name, 0.0, until)
     if kind == "block":
         block = _BLOCK.fullmatch(value)
         if block is None:

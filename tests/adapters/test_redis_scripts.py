@@ -23,7 +23,7 @@ from gateway.adapters.redis_scripts import (
     write_of,
 )
 from gateway.revocation.entries import Revocation, value_of
-from gateway.revocation.feed import Position, read_entry
+from gateway.revocation.feed import Position, entry_at, read_entry
 from tests.adapters.principals import CLOCK, entry
 from tests.redis_server import RedisServer, binaries, start_redis
 
@@ -49,11 +49,11 @@ class Desk:
         return position_of(await self.ask(write_of(made, life=LIFE)))
 
     async def snapshot(self, count: int = 10) -> set[Revocation]:
-        cursor, found = b"", set[Revocation]()
+        cursor, found = b"", set[Revocation | None]()
         while cursor != b"0":
-            cursor, entries = page_of(await self.ask(page(cursor or b"0", count)))
-            found |= set(entries)
-        return found
+            cursor, keys = page_of(await self.ask(page(cursor or b"0", count)))
+            found |= {entry_at(*each) for each in keys}
+        return {each for each in found if each is not None}
 
     def feed(self) -> list[tuple[Position, Revocation | None]]:
         return [
