@@ -60,7 +60,7 @@ def stores_of(settings: Settings, clock: Clock, before: Stores | None = None) ->
     if keys is not None:
         api_keys = RedisApiKeys(url, clock, keys.pepper)
     return Stores(
-        MirroredRevocations(url, clock),
+        MirroredRevocations(url, clock, replicas=settings.store.replicas),
         RedisTickets(url),
         RedisReplays(url, clock),
         api_keys,

@@ -104,6 +104,19 @@ class Line:
         await self._connection.send_packed_command(packed, check_health=False)
         return await self._connection.read_response(disable_decoding=True)
 
+    async def wait(self, replicas: int, *, within: float) -> int:
+        """Return how many replicas have all that was written on this connection.
+
+        Args:
+            replicas: That one waits for.
+            within: Seconds.
+        """
+        milliseconds = b"%d" % max(1, within * 1000)
+        has = await self.command(b"WAIT", b"%d" % replicas, milliseconds)
+        if not isinstance(has, int):
+            raise Garbled
+        return has
+
     async def drop(self) -> None:
         """Let go of the connection, without a word."""
         connection, self._connection = self._connection, None

@@ -66,15 +66,22 @@ class MirroredRevocations:
         clock: For entries, and for the lease.
         deadline: Seconds from a question to its answer or Unavailable.
         stale: Seconds; the longest that any route allows to decide by an old mirror.
+        replicas: How many have to have a write before it is acknowledged.
 
     Raises:
         ValueError: *url* is none of these; the message does not quote it.
     """
 
     def __init__(
-        self, url: str, clock: Clock, *, deadline: float = 0.150, stale: float = 0.0
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        deadline: float = 0.150,
+        stale: float = 0.0,
+        replicas: int = 0,
     ) -> None:
-        self._store = RedisRevocations(url, clock, deadline=deadline)
+        self._store = RedisRevocations(url, clock, deadline=deadline, replicas=replicas)
         self._line = Line(url, connect_timeout=deadline)
         self._wall, self._monotonic = clock.wall, clock.monotonic
         self._deadline = deadline

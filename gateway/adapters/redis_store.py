@@ -65,7 +65,9 @@ end
 return reply
 """)
 _Found = dict[bytes, Any]
-"""What is held under each key that was asked for; of a write its reply, under b""."""
+"""What is held under each key that was asked for; of a write its reply, under b"", and
+how many replicas have it, where that was asked."""
+_REPLICAS = b"replicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class _Waiting:
 
     keys: tuple[bytes, ...]  # of a check
     write: Call | None
+    replicas: int  # that it has to be waited for
     answer: asyncio.Future[_Found | None]
 
 
@@ -84,15 +87,19 @@ class RedisRevocations:
         url: redis://, rediss:// or unix://, with the password in it.
         clock: For the life of what is written.
         deadline: Seconds from a question to its answer or Unavailable.
+        replicas: How many have to have a write before it is acknowledged.
 
     Raises:
         ValueError: *url* is none of these; the message does not quote it.
     """
 
-    def __init__(self, url: str, clock: Clock, *, deadline: float = 0.150) -> None:
+    def __init__(
+        self, url: str, clock: Clock, *, deadline: float = 0.150, replicas: int = 0
+    ) -> None:
         self._line = Line(url, connect_timeout=deadline)
         self._clock = clock
         self._deadline = deadline
+        self._replicas = replicas
         self._checks: deque[_Waiting] = deque()
         self._writes: deque[_Waiting] = deque()
         # Not app.spawn: these two live no longer than their exchange or the outage,
@@ -125,15 +132,27 @@ class RedisRevocations:
     async def revoke(self, entry: Revocation) -> Position:
         """See RevocationList.revoke."""
         life = max(1, math.ceil((entry.until - self._clock.wall()) * 1000))
-        return await self.run(write_of(entry, life=life), position_of)
+        return await self.run(
+            write_of(entry, life=life), position_of, replicas=self._replicas
+        )
 
-    async def run(self, call: Call, read: Callable[[list[Any]], _T]) -> _T:
+    async def run(
+        self, call: Call, read: Callable[[list[Any]], _T], *, replicas: int = 0
+    ) -> _T:
         """Return what *read* makes of the reply to *call*, in its turn with the writes.
 
+        Args:
+            call: What is asked.
+            read: Raises Garbled where a reply is none.
+            replicas: How many have to have what was written.
+
         Raises:
-            Unavailable: There was none in time, or it is none.
+            Unavailable: There was none in time, or it is none. Or so many replicas did
+                not say in time that they have it: it is written all the same.
         """
-        found = await self._ask((), call)
+        found = await self._ask((), call, replicas=replicas)
+        if found.get(_REPLICAS, 0) < replicas:
+            raise Unavailable(f"replicas of the {STORE}")
         try:
             return read(found[b""])
         except Garbled:
@@ -160,6 +179,7 @@ class RedisRevocations:
         write: Call | None = None,
         *,
         even_if_open: bool = False,
+        replicas: int = 0,
     ) -> _Found:
         """Return what the store holds under *keys*, or its reply to *write*."""
         queue = self._checks if write is None else self._writes
@@ -167,7 +187,7 @@ class RedisRevocations:
         if self._closed or open_ or len(queue) >= MAX_WAITING:
             raise Unavailable(STORE)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(keys, write, loop.create_future())
+        waiting = _Waiting(keys, write, replicas, loop.create_future())
         queue.append(waiting)
         if self._sender is None:
             # It starts in the next turn of the loop, and so takes along whoever else
@@ -234,10 +254,12 @@ class RedisRevocations:
         keys = tuple(dict.fromkeys(key for check in checks for key in check.keys))
         calls = [write.write for write in writes if write.write is not None]
         *written, held = await self._line.run([*calls, Call(_CHECK, keys)])
+        most = max((write.replicas for write in writes), default=0)
+        has = await self._line.wait(most, within=self._deadline / 2) if most else 0
 
         for write, reply in zip(writes, written, strict=True):
             if isinstance(reply, list):
-                _answer(write, {b"": reply})
+                _answer(write, {b"": reply, _REPLICAS: has})
         if isinstance(held, list):
             found = _read(keys, held)
             for check in checks:

@@ -136,6 +136,8 @@ def build_store(table: written.Store, found: Findings) -> Store:
     at = ("store", "url")
     if table.url == "memory":
         found.weak(at, "revocations in memory")
+        if table.replicas:
+            found.problem(("store", "replicas"), "the memory store has no replicas")
         return Store(table.url)
     if table.url.startswith(("redis+sentinel:", "redis+cluster:")):
         found.problem(at, "this version knows no Sentinel and no Cluster yet")
@@ -153,7 +155,7 @@ def build_store(table: written.Store, found: Findings) -> Store:
         host = parts["host"].strip("[]").lower()
         if not syntax.is_loopback(host):
             found.weak(at, "plaintext store")
-    return Store(table.url)
+    return Store(table.url, table.replicas)
 
 
 def check_workers(server: Server, store: Store, found: Findings) -> None:

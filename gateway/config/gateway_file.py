@@ -195,6 +195,13 @@ class Store(Table):
         " A password in it comes from env: or file:.",
         "memory",
     )
+    replicas: int = key(
+        "How many replicas of the store must have a revocation before it is said to be"
+        " made.",
+        0,
+        ge=0,
+        le=10,
+    )
 
 
 class Outage(Table):

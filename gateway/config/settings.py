@@ -97,6 +97,7 @@ class Store(Quiet):
     """[store]. `url` may hold a password."""
 
     url: str = "memory"
+    replicas: int = 0  # that have what was revoked before that is said
 
     @property
     def is_memory(self) -> bool:

@@ -300,6 +300,32 @@ async def test_a_replica_gives_no_lease(redis_server: RedisServer) -> None:
         await until(lambda: here.is_live)
 
 
+async def test_a_write_is_acknowledged_when_replicas_have_it(
+    redis_server: RedisServer,
+) -> None:
+    """If they don't say so in time it is not, though it is in force (R62)."""
+    host = ("--replicaof", "127.0.0.1", str(redis_server.port))
+    with start_redis(*host, "--repl-diskless-sync-delay", "0") as replica:
+        writer = MirroredRevocations(
+            redis_server.url, CLOCK, deadline=PATIENT, replicas=1
+        )
+
+        def is_linked() -> bool:
+            return b"master_link_status:up" in replica.command("INFO", "replication")
+
+        await until(is_linked, 20.0)
+        await writer.revoke(entry("token", "t-1"))
+        assert len(replica.command("KEYS", "*:token:*")) == 1
+        replica.pause()
+        with pytest.raises(Unavailable, match="replicas of the revocation store"):
+            await writer.revoke(entry("token", "t-2"))
+        assert writer.health() is None
+        assert await writer.check(principal("t-2")) is True
+        assert await writer.check(principal("t-3")) is False
+        replica.resume()
+        await writer.aclose()
+
+
 @pytest.mark.parametrize("binary", binaries())
 async def test_a_user_with_the_documented_commands_is_enough(binary: str) -> None:
     """The ACL line of docs/revocation.md, and nothing beyond it."""

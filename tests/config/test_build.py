@@ -103,6 +103,7 @@ max_connections_per_peer = 9"""
         (ADMIN, 'listen = "no"', "host:port"),
         (STORE, 'url = "redis+cluster://a"', "no Sentinel and no Cluster yet"),
         (STORE, 'url = "redis+sentinel://a"', "no Sentinel and no Cluster yet"),
+        (STORE, STORE + "\nreplicas = 1", "the memory store has no replicas"),
         (STORE, 'url = "redis"', 'expected "memory", "redis://host:port/db"'),
         (STORE, 'url = "redis://"', 'expected "memory", "redis://host:port/db"'),
         (STORE, 'url = "rediss://a?ssl_cert_reqs=none"', "options behind `?`"),
