@@ -181,9 +181,10 @@ class MirroredRevocations:
                 await self._follow()
             except Hole:
                 # The connection is good, and what is missing is there to be had.
-                pause = AGAIN
                 self._live_until = _NEVER
                 self._follower.at = None
+                pause = AGAIN
+                await asyncio.sleep(pause)
             except Exception as error:  # noqa: BLE001  (a parser fed with anything)
                 await self._line.drop()
                 self._lost(type(error).__name__)

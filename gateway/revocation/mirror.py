@@ -195,8 +195,9 @@ class Mirror:
     def __init__(self) -> None:
         self._names: dict[Kind, _Names] = {}
         self._tables: dict[Kind, _Table] = {}
-        # Of the kinds that there are entries of: mostly none.
+        # Of the kinds that there have been entries of.
         self._lists: dict[Kind, Callable[[bytes, float], float | None]] = {}
+        self.is_empty = True  # mostly it is, and then there is nothing to look into
 
     def __len__(self) -> int:
         """Return how many there are; some may just have run out."""
@@ -204,11 +205,14 @@ class Mirror:
 
     def revokes(self, principal: Principal, now: float) -> bool:
         """Tell whether *principal* is revoked at *now* (Unix seconds)."""
+        if self.is_empty and principal.fingerprints is not None:
+            return False
         return is_revoked(principal, self._lists, now)
 
     def put(self, entry: Revocation, now: float) -> bool:
         """Merge *entry* as of *now* (Unix seconds); tell whether that is news."""
         kind = entry.kind
+        self.is_empty = False
         if kind in LISTED:
             names = self._names.get(kind)
             if names is None:
@@ -227,6 +231,7 @@ class Mirror:
         """Give back some memory of what has run out by *now* (Unix seconds)."""
         for each in self._held():
             each.sweep(now)
+        self.is_empty = not len(self)
 
     def __iter__(self) -> Iterator[Revocation]:
         for kind, names in tuple(self._names.items()):

@@ -22,6 +22,7 @@ from gateway.model import Unavailable
 from gateway.revocation.entries import KINDS, Revocation
 from gateway.revocation.feed import Position
 from tests.adapters.principals import CLOCK, entry, principal
+from tests.adapters.resp import Answer, Command, peer, says
 from tests.redis_server import RedisServer, binaries, start_redis
 
 pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
@@ -324,6 +325,105 @@ async def test_a_write_is_acknowledged_when_replicas_have_it(
         assert await writer.check(principal("t-3")) is False
         replica.resume()
         await writer.aclose()
+
+
+async def test_a_full_store_gives_no_lease(redis_server: RedisServer) -> None:
+    """Who can't be told of a revocation is not asked about one (-OOM)."""
+    async with mirrored(redis_server.url) as here:
+        redis_server.command("CONFIG", "SET", "maxmemory", "1")
+        await until(lambda: not here.is_live)
+        assert here.check_now(principal()) is None
+        with pytest.raises(Unavailable):
+            await here.check(principal())
+        redis_server.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: here.is_live)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"-LOADING Redis is loading the dataset in memory\r\n",
+        b"-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+        b"-NOSCRIPT No matching script. Please use EVAL.\r\n",
+        b"",
+        b"+OK\r\n",
+        b"*0\r\n",
+        b"*3\r\n$1\r\n0\r\n$1\r\ne\r\n$1\r\n5\r\n",  # to another question
+        b"*1000000\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x00\xff\x00\xff" * 100,
+    ],
+)
+async def test_no_reply_but_the_right_one_gives_a_lease(reply: bytes) -> None:
+    """Errors, silence, what is not RESP: nobody is let through by this mirror."""
+    async with peer(says(reply)) as store:
+        here = MirroredRevocations(store.url, CLOCK, deadline=0.05)
+        task = asyncio.ensure_future(here.run())
+        await until(lambda: here.health() is not None)
+        assert here.check_now(principal()) is None
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await here.aclose()
+
+
+def of_a_list(feed: bytes) -> Answer:
+    """Answer like an empty list at number 5, and with *feed* when that is read."""
+
+    async def answer(command: Command, writer: asyncio.StreamWriter) -> None:
+        if command[0] == b"XREAD":
+            writer.write(feed)
+            return
+        keys = int(command[2])
+        number = command[3 + keys]
+        said = [number, b"0"] if keys == 1 else [number, b"e", b"5"]
+        parts = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in said)
+        writer.write(b"*%d\r\n%b" % (len(said), parts))
+
+    return answer
+
+
+def fed(entry_id: str, *fields: str) -> bytes:
+    """Return the reply to XREAD with one entry."""
+
+    def text(*words: str) -> bytes:
+        parts = b"".join(b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words)
+        return b"*%d\r\n%b" % (len(words), parts)
+
+    name = FEED.decode()
+    entry_ = b"*2\r\n$%d\r\n%b\r\n" % (len(entry_id), entry_id.encode())
+    head = b"*1\r\n*2\r\n$%d\r\n%b\r\n*1\r\n" % (len(name), name.encode())
+    return head + entry_ + text(*fields)
+
+
+@pytest.mark.parametrize(
+    "feed",
+    [
+        b"-NOPERM no\r\n",
+        b"+OK\r\n",
+        b":1\r\n",
+        b"*0\r\n",
+        b"*1\r\n$1\r\nx\r\n",
+        b"*1\r\n*2\r\n$1\r\nx\r\n:1\r\n",
+        b"*1\r\n*2\r\n$1\r\nx\r\n*1\r\n$-1\r\n",
+        fed("6-0", "epoch", "e"),
+        fed("6-0"),
+        fed("7-0", "epoch", "e", "key", "k", "value", "v", "ends", "1"),
+        fed("6-0", "epoch", "other", "key", "k", "value", "v", "ends", "1"),
+        fed("5-0", "epoch", "e", "key", "k", "value", "v", "ends", "1"),
+    ],
+)
+async def test_a_feed_that_makes_no_sense_is_not_followed(feed: bytes) -> None:
+    """Another snapshot, or another connection; the mirror goes on looking."""
+    async with peer(of_a_list(feed)) as store:
+        here = MirroredRevocations(store.url, CLOCK, deadline=PATIENT)
+        task = asyncio.ensure_future(here.run())
+        await here.ready(PATIENT)
+        await until(lambda: here.resyncs > 2 or store.connections > 2)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await here.aclose()
 
 
 @pytest.mark.parametrize("binary", binaries())
