@@ -133,6 +133,8 @@ def test_a_key_without_end_has_none() -> None:
         b"{gw:revocation}:token:" + NAME.hex().encode()[1:],
         b"{gw:revocation}:token:" + NAME.hex().encode() + b"0",
         b"{gw:revocation}:token:" + NAME.hex().upper().encode(),
+        b"{gw:revocation}:token:" + b"z" * 32,
+        b"{gw:revocation}:token:" + b"\xff" * 32,
         b"{gw:ticket}:token:" + NAME.hex().encode(),
         b"",
         b"\xff",

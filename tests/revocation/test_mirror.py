@@ -61,7 +61,9 @@ def test_every_kind_revokes_whom_it_names_for_its_time(kind: Kind) -> None:
     assert held.revokes(ALICE, NOW)
     assert held.revokes(ALICE, NOW + 599.9)
     assert not held.revokes(ALICE, NOW + 600)
-    assert not mirror(entry(kind, name=bytes(SIZE))).revokes(ALICE, NOW)
+    near = NAMES[kind][:-1] + bytes([NAMES[kind][-1] ^ 1])
+    for other in (bytes(SIZE), NAMES[kind][:1] + bytes(SIZE - 1), near):
+        assert not mirror(entry(kind, name=other)).revokes(ALICE, NOW)
     assert not mirror(entry(kind, life=0.0)).revokes(ALICE, NOW)
 
 
