@@ -96,4 +96,5 @@ class RedisTickets:
 
 
 def _keys(name: bytes) -> tuple[bytes]:
-    return (b"gw:ticket:" + name.hex().encode(),)
+    # One hash tag: those of one exchange go to one node, in Cluster as well.
+    return (b"{gw:ticket}:" + name.hex().encode(),)

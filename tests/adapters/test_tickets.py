@@ -133,7 +133,7 @@ async def test_who_gives_up_in_time_loses_no_ticket(redis: RedisServer) -> None:
 
 async def test_an_error_of_the_store_is_an_outage(redis: RedisServer) -> None:
     """Such as another type under our name, or a store that takes no writes."""
-    name = "gw:ticket:" + b"a".hex()
+    name = "{gw:ticket}:" + b"a".hex()
     redis.command("RPUSH", name, "x")
     tickets = RedisTickets(redis.url, deadline=5.0)
 
