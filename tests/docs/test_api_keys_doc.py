@@ -15,15 +15,14 @@ from click.testing import CliRunner
 from gateway.adapters import api_keys as store
 from gateway.adapters import redis_queue
 from gateway.adapters.api_keys import RedisApiKeys
-from gateway.adapters.redis_store import RedisRevocations
-from gateway.adapters.tickets import RedisTickets
 from gateway.cli import main
 from gateway.config.load import load
 from gateway.key_desk import KEPT
 from gateway.tokens import api_key
 from gateway.tokens.api_key import FORM, ApiKey, Secret, has_checksum
-from tests.adapters.principals import CLOCK, principal
+from tests.adapters.principals import CLOCK
 from tests.backends import echoing, running
+from tests.docs.acl import let_in
 from tests.redis_server import start_redis
 from tests.site import POLICY, Site, url
 
@@ -122,13 +121,10 @@ async def test_an_order_by_hand_is_carried_out(tmp_path: Path) -> None:
 
 
 async def test_the_user_of_the_page_may_do_what_is_needed() -> None:
-    """Its ACL line is enough, for revocations and tickets as well."""
-    (line,) = [line for line in TEXT.splitlines() if line.startswith("ACL SETUSER")]
-    _, _, user, *rules = line.replace("<password>", "secret").split()
+    """Its ACL line is enough, besides what revocations take."""
     key = ApiKey("k", "o", (Secret(sha256(b"k").digest(), 0.0),), 0.0, 1e12)
     with start_redis() as server:
-        server.command("ACL", "SETUSER", user, *rules)
-        there = server.url.replace("redis://", f"redis://{user}:secret@")
+        there = let_in(server, "api-keys.md")
         keys = RedisApiKeys(there, CLOCK, None, deadline=5.0)
         await keys.put(key, None)
         assert await keys.fetch(key.secrets[0].digest) == key
@@ -144,13 +140,7 @@ async def test_the_user_of_the_page_may_do_what_is_needed() -> None:
         await keys.flush()
         assert set(server.command("KEYS", "*")) == names
         assert all(f"`{name.decode()}`" in TEXT for name in names)
-        tickets = RedisTickets(there, deadline=5.0)
-        await tickets.keep(b"a", b"value", 30.0)
-        assert await tickets.take(b"a") == b"value"
-        revocations = RedisRevocations(there, CLOCK, deadline=5.0)
-        assert not await revocations.check(principal())
-        for each in (keys, tickets, revocations):
-            await each.aclose()
+        await keys.aclose()
 
 
 def test_the_page_says_how_many_and_how_long() -> None:
