@@ -55,18 +55,26 @@ class RedisServer:
 
     @property
     def _socket(self) -> Path:
-        return Path(self._directory.name) / "redis.sock"
+        return self.directory / "redis.sock"
+
+    @property
+    def directory(self) -> Path:
+        return Path(self._directory.name)
+
+    def _words(self) -> list[str]:
+        """Return its command line."""
+        words = ["--port", str(self.port), "--bind", "127.0.0.1"]
+        words += ["--dir", self._directory.name, "--unixsocket", str(self._socket)]
+        return [*words, "--save", "", "--appendonly", "no", *self._options]
 
     def start(self) -> None:
         """Return when the server answers."""
         assert self._process is None, "it is running"
-        log = Path(self._directory.name) / "log"
-        command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--dir", self._directory.name, "--logfile", str(log)]
-        command += ["--unixsocket", str(self._socket), "--save", ""]
-        command += ["--appendonly", "no", *self._options]
+        log = self.directory / "log"
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [self._binary, *self._words(), "--logfile", str(log)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         end = time.monotonic() + PATIENCE
         while not self._answers():

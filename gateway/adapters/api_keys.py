@@ -203,14 +203,14 @@ class RedisApiKeys:
     """Those of all gateways on one store.
 
     Args:
-        url: redis://, rediss:// or unix://, with the password in it.
+        url: Of [store], with the passwords in it.
         clock: For how long a record is known.
         pepper: Of [api_keys].
         deadline: Seconds from a question to its answer or Unavailable. With the 150 ms
             of the revocation list, who is asked next, it makes the 250 ms of R60.
 
     Raises:
-        ValueError: *url* is none of these; the message does not quote it.
+        ValueError: *url* is none; the message does not quote it.
     """
 
     def __init__(

@@ -1,29 +1,30 @@
 """Scripts over one connection to Redis 7 or Valkey.
 
 A Line serves one exchange at a time, and knows no deadline: whoever uses it sets one,
-and drops the connection when anything went wrong. A script's first argument is a number
-that it repeats as the first element of its reply. An answer that is late, or another's,
-is thereby known as one, whatever happened on the connection before (CVE-2023-28858).
+and drops the connection when anything went wrong. Where it leads is
+gateway.adapters.redis_places' to know. A script's first argument is a number that it
+repeats as the first element of its reply. An answer that is late, or another's, is
+thereby known as one, whatever happened on the connection before (CVE-2023-28858).
 
-Imports: hiredis, redis.
+Imports: hiredis, redis, gateway.adapters.redis_places.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha1
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as ConnectionBroken
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, ResponseError
+
+from gateway.adapters.redis_places import hang_up, places_of
 
 Reply = list[Any] | ResponseError
 """What a script returned after the number, or the error reply to it."""
@@ -54,15 +55,16 @@ class Line:
     """A connection that is made when it is needed.
 
     Args:
-        url: redis://, rediss:// or unix://, with the password in it.
+        url: Of [store], with the passwords in it. In Redis Cluster all keys of one
+            Line have to share one hash tag.
         connect_timeout: Seconds.
 
     Raises:
-        ValueError: *url* is none of these; the message does not quote it.
+        ValueError: *url* is none; the message does not quote it.
     """
 
     def __init__(self, url: str, *, connect_timeout: float) -> None:
-        self._connect = _connector(url, connect_timeout)
+        self._places = places_of(url, connect_timeout=connect_timeout)
         self._connection: AbstractConnection | None = None
         self._numbers = itertools.count(1)
 
@@ -119,42 +121,47 @@ class Line:
 
     async def drop(self) -> None:
         """Let go of the connection, without a word."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(RedisError, OSError):
-                await connection.disconnect(nowait=True)
+        self._places.lost()
+        await self._hang_up()
 
     async def aclose(self) -> None:
         """Let go of the connection, and wait until it is closed."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(RedisError, OSError):
-                await connection.disconnect()
+        await self._hang_up(is_patient=True)
         # One turn of the loop, in which what was dropped without a word is closed.
         await asyncio.sleep(0)
 
+    async def _hang_up(self, *, is_patient: bool = False) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await hang_up(connection, is_patient=is_patient)
+
     async def _run(self, calls: Sequence[Call]) -> list[Reply]:
+        replies = await self._run_here(calls)
+        moved = next((each for each in replies if isinstance(each, MovedError)), None)
+        if moved is not None and self._places.moved(moved):
+            # Whoever says MOVED has run nothing. It is followed once: what moves on
+            # meanwhile, or two nodes that name each other, are an outage.
+            await self._hang_up()
+            await _redo(MovedError, calls, replies, self._run_here)
+        return replies
+
+    async def _run_here(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return what is said where the connection leads."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = self._connect()
-            await connection.connect()  # type: ignore[no-untyped-call]
-        replies = await self._round_trip(connection, calls, whole=False)
+            connection = self._connection = await self._places.open()
+        replies = await self._round_trip(connection, calls)
         # A store that has been restarted knows no script; it is told the text.
-        unknown = [
-            place
-            for place, reply in enumerate(replies)
-            if isinstance(reply, NoScriptError)
-        ]
-        if unknown:
-            again = await self._round_trip(
-                connection, [calls[place] for place in unknown], whole=True
-            )
-            for place, reply in zip(unknown, again, strict=True):
-                replies[place] = reply
+        tell = partial(self._round_trip, connection, whole=True)
+        await _redo(NoScriptError, calls, replies, tell)
         return replies
 
     async def _round_trip(
-        self, connection: AbstractConnection, calls: Sequence[Call], *, whole: bool
+        self,
+        connection: AbstractConnection,
+        calls: Sequence[Call],
+        *,
+        whole: bool = False,
     ) -> list[Reply]:
         numbers = [b"%d" % next(self._numbers) for _ in calls]
         packed = [
@@ -175,6 +182,20 @@ class Line:
         return replies
 
 
+async def _redo(
+    kind: type[ResponseError],
+    calls: Sequence[Call],
+    replies: list[Reply],
+    run: Callable[[Sequence[Call]], Awaitable[list[Reply]]],
+) -> None:
+    """Give those of *calls* to *run* whose reply is a *kind*, for another one."""
+    places = [place for place, reply in enumerate(replies) if isinstance(reply, kind)]
+    if places:
+        again = await run([calls[place] for place in places])
+        for place, reply in zip(places, again, strict=True):
+            replies[place] = reply
+
+
 def _pack(call: Call, number: bytes, *, whole: bool) -> bytes:
     script = call.script
     head = (b"EVAL", script.text) if whole else (b"EVALSHA", script.digest)
@@ -182,49 +203,3 @@ def _pack(call: Call, number: bytes, *, whole: bool) -> bytes:
     command: Any = (*head, count, *call.keys, number, *call.args)
     packed: bytes = hiredis.pack_command(command)
     return packed
-
-
-_FROM_URL = {"host", "port", "path", "db", "username", "password"}
-
-
-def _connector(url: str, timeout: float) -> Callable[[], AbstractConnection]:
-    """Return what makes a connection to *url*."""
-    try:
-        options: dict[str, Any] = dict(parse_url(url))
-    except ValueError:
-        # "Port could not be cast to integer value as 'half of the password'".
-        raise ValueError(
-            "[store] url is not a redis://, rediss:// or unix:// URL"
-        ) from None
-    kind = options.pop("connection_class", Connection)
-    # A query string must not bring back what is settled here: retries, longer
-    # timeouts, decoding. What it may say is about TLS, and the database.
-    for name in options:
-        if name not in _FROM_URL and not name.startswith("ssl_"):
-            raise ValueError(f"[store] url does not take {name!r}")
-    options |= {
-        "retry": Retry(NoBackoff(), 0),
-        # Whoever uses a Line bounds a whole exchange, and so each part of it. Another
-        # bound within costs a task for each write (Python 3.11), a fifth of a check.
-        "socket_timeout": None,
-        "socket_connect_timeout": timeout,
-        "client_name": "auth-gateway",
-        "decode_responses": False,
-        "protocol": 2,  # no pushes, and what RESP3 adds is not used
-    }
-    if "path" not in options:
-        options["socket_keepalive"] = True
-
-    def connect() -> AbstractConnection:
-        connection: AbstractConnection = kind(**options)
-        # No CLIENT SETINFO: two round trips more for a new connection, and one more
-        # command to allow. How to say so depends on the version of redis-py.
-        for name in ("driver_info", "lib_name", "lib_version"):
-            setattr(connection, name, None)
-        return connection
-
-    try:
-        connect()
-    except Exception:  # noqa: BLE001  (an option that its class does not know)
-        raise ValueError("[store] url has an option that is none") from None
-    return connect

@@ -62,14 +62,14 @@ class MirroredRevocations:
     """A RevocationList in Redis, with a mirror of it here.
 
     Args:
-        url: redis://, rediss:// or unix://, with the password in it.
+        url: Of [store], with the passwords in it.
         clock: For entries, and for the lease.
         deadline: Seconds from a question to its answer or Unavailable.
         stale: Seconds; the longest that any route allows to decide by an old mirror.
         replicas: How many have to have a write before it is acknowledged.
 
     Raises:
-        ValueError: *url* is none of these; the message does not quote it.
+        ValueError: *url* is none; the message does not quote it.
     """
 
     def __init__(

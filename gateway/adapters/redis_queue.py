@@ -31,12 +31,12 @@ class Queue:
     """Those who ask one store.
 
     Args:
-        url: redis://, rediss:// or unix://, with the password in it.
+        url: Of [store], with the passwords in it.
         store: Its name, of our own words.
         deadline: Seconds from a question to its answer or Unavailable (R60).
 
     Raises:
-        ValueError: *url* is none of these; the message does not quote it.
+        ValueError: *url* is none; the message does not quote it.
     """
 
     def __init__(self, url: str, store: str, *, deadline: float) -> None:

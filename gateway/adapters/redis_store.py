@@ -28,6 +28,7 @@ from gateway.adapters.redis_scripts import position_of, write_of
 from gateway.clock import Clock
 from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import (
+    PREFIX,
     Kind,
     Revocation,
     entry_of,
@@ -64,6 +65,8 @@ for place, key in ipairs(KEYS) do
 end
 return reply
 """)
+_NO_KEY = PREFIX + b"probe"  # never there
+
 _Found = dict[bytes, Any]
 """What is held under each key that was asked for; of a write its reply, under b"", and
 how many replicas have it, where that was asked."""
@@ -84,13 +87,13 @@ class RedisRevocations:
     """The list in Redis, asked each time.
 
     Args:
-        url: redis://, rediss:// or unix://, with the password in it.
+        url: Of [store], with the passwords in it.
         clock: For the life of what is written.
         deadline: Seconds from a question to its answer or Unavailable.
         replicas: How many have to have a write before it is acknowledged.
 
     Raises:
-        ValueError: *url* is none of these; the message does not quote it.
+        ValueError: *url* is none; the message does not quote it.
     """
 
     def __init__(
@@ -252,6 +255,9 @@ class RedisRevocations:
         """
         # The same user asking ten times in one turn is one question.
         keys = tuple(dict.fromkeys(key for check in checks for key in check.keys))
+        # A probe, and a check that only goes along with writes, are about a key too: in
+        # Cluster a script without one is run by any master, and refused by any replica.
+        keys = keys or (_NO_KEY,)
         calls = [write.write for write in writes if write.write is not None]
         *written, held = await self._line.run([*calls, Call(_CHECK, keys)])
         most = max((write.replicas for write in writes), default=0)

@@ -71,11 +71,11 @@ class RedisTickets:
     """Those of all gateways on one store.
 
     Args:
-        url: redis://, rediss:// or unix://, with the password in it.
+        url: Of [store], with the passwords in it.
         deadline: Seconds from a question to its answer or Unavailable (R60).
 
     Raises:
-        ValueError: *url* is none of these; the message does not quote it.
+        ValueError: *url* is none; the message does not quote it.
     """
 
     def __init__(self, url: str, *, deadline: float = 0.150) -> None:

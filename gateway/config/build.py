@@ -5,8 +5,8 @@ rules), R17 (trusted proxies), R18 (probes and admin apart), R61 (outages), R96 
 log never shows).
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
-gateway.config.settings, gateway.config.syntax, gateway.config.tls,
-gateway.policy.spec.
+gateway.config.settings, gateway.config.store_url, gateway.config.syntax,
+gateway.config.tls, gateway.policy.spec.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gateway.config.settings import (
     Server,
     Store,
 )
+from gateway.config.store_url import StoreUrlError, parse
 from gateway.config.tls import build_tls
 from gateway.policy.spec import KeyPath
 
@@ -42,12 +43,6 @@ NEVER_LOGGED = frozenset(
         "refresh_token",
     }
     | {"assertion", "client_assertion", "state", "ticket", "token"}
-)
-
-_STORE = re.compile(
-    r"(?P<scheme>rediss?)://(?:[^/?#@]*@)?(?P<host>\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)"
-    r"(?::(?P<port>[0-9]{1,5}))?(?:/[0-9]*)?"
-    r"|unix://(?:[^/?#@]*@)?/[^?#]+(?:\?db=[0-9]+)?"
 )
 
 
@@ -139,22 +134,15 @@ def build_store(table: written.Store, found: Findings) -> Store:
         if table.replicas:
             found.problem(("store", "replicas"), "the memory store has no replicas")
         return Store(table.url)
-    if table.url.startswith(("redis+sentinel:", "redis+cluster:")):
-        found.problem(at, "this version knows no Sentinel and no Cluster yet")
+    try:
+        url = parse(table.url)
+    except StoreUrlError as error:
+        found.problem(at, error.message, error.hint)
         return Store()
-    parts = _STORE.fullmatch(table.url)
-    if parts is None:
-        found.problem(
-            at,
-            'expected "memory", "redis://host:port/db", "rediss://host:port/db" or'
-            ' "unix:///path"',
-            "options behind `?` are not taken",
-        )
-        return Store()
-    if parts["scheme"] == "redis":
-        host = parts["host"].strip("[]").lower()
-        if not syntax.is_loopback(host):
-            found.weak(at, "plaintext store")
+    if not url.tls and not all(syntax.is_loopback(host) for host, _ in url.hosts):
+        found.weak(at, "plaintext store")
+    for name, path in url.tls_files.items():
+        found.existing(at, path, secret=name == "ssl_keyfile")
     return Store(table.url, table.replicas)
 
 

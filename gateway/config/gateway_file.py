@@ -191,8 +191,10 @@ class Store(Table):
     """Where revocations are kept."""
 
     url: str = key(
-        "memory, redis://host:port/db, rediss://host:port/db or unix:///path."
-        " A password in it comes from env: or file:.",
+        "memory, redis://host:port/db, unix:///path,"
+        " redis+sentinel://host:port,host:port/service or"
+        " redis+cluster://host:port,host:port; rediss for TLS. A password in it comes"
+        " from env: or file:.",
         "memory",
     )
     replicas: int = key(

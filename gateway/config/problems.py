@@ -40,7 +40,10 @@ SEALING: frozenset[tuple[str | int, ...]] = frozenset(
 )
 _NO_KEY = re.compile("dir:.*|ephemeral", re.DOTALL)
 _PEM = "-----BEGIN "  # what stands behind it, if not a secret, is no help either
-_USER_INFO = re.compile(r"//[^/?#]*@")  # the password in a URL
+# The password in a URL; a store's may hold characters that should have been escaped.
+_USER_INFO = re.compile(
+    r"//[^/?#]*@|^(?:redis[^:]*|unix)://.*@|[?&]sentinel_password=", re.DOTALL
+)
 _SECRET_IN_BROKEN_LINE = re.compile(
     r"(?i)(\b(?:\w*(?:secr|passw|pem|pepper|tok|url|proxy)\w*|keys?)[\"']?\s*=\s*)(.+)"
 )

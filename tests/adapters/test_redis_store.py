@@ -399,7 +399,7 @@ async def test_who_has_left_before_is_not_asked_for() -> None:
         with pytest.raises(Unavailable):
             await revocations.revoke(entry("token", "t-1"))
         (_write, check) = store.commands
-        assert check[2] == b"0"
+        assert check[2:4] == [b"1", b"{gw:revocation}:probe"]
 
 
 async def test_a_caller_who_leaves_takes_nobody_elses_answer_along(

@@ -93,6 +93,8 @@ def test_a_file_that_cannot_be_read_has_no_place(tmp_path: Path) -> None:
         ("scret = { secret = 'CANARY' }\n", key("scret")),
         ("a = 1\nscret = '''x\nCANARY'''\n", key("scret")),
         ("url = 'redis://user:CANARY@host'\n", at("url")),
+        ("url = 'redis+cluster://user:a/CANARY@host'\n", at("url")),
+        ("url = 'redis+sentinel://a/b?sentinel_password=CANARY'\n", at("url")),
         ("x = ['http://CANARY@host', 2]\n", at("x", 1)),
         ("issuer.x.pem = 'CANARY'\n", at("issuer", "x")),
         ("admin.token = 'CANARY' # x\n", at("admin")),
