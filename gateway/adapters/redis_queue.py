@@ -2,27 +2,28 @@
 
 Whatever is asked while an exchange is under way goes out together in the next one. The
 exchange is a task of its own, so that a caller who is cancelled leaves no answer behind
-for another (I7).
+for another (I7). A store that has not answered several times in a row is asked by
+probes alone until it does: meanwhile nobody waits for it (R60).
 
-Imports: gateway.adapters.redis_line, gateway.model.
+Imports: gateway.adapters.circuit, gateway.adapters.redis_line, gateway.model.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from gateway.adapters.circuit import Circuit
 from gateway.adapters.redis_line import Call, Line, Reply, Script
 from gateway.model import Unavailable
 
-_LOG = logging.getLogger(__name__)
-
 MAX_WAITING = 1024  # questions; whoever comes after them fails at once
 MAX_CALLS = 64  # of them in one exchange: half a megabyte of tickets
+
+_PROBE = Script(b"#!lua\nreturn {ARGV[1]}\n")
 
 _Question = tuple[Call, asyncio.Future[Reply | None]]
 
@@ -46,7 +47,7 @@ class Queue:
         self._waiting: deque[_Question] = deque()
         # Not app.spawn: it lives no longer than somebody waits for it.
         self._sender: asyncio.Task[None] | None = None
-        self._trouble = ""  # of the last exchange
+        self._circuit = Circuit(store, lambda: self._ask(Call(_PROBE, ())))
 
     async def ask(
         self, script: Script, keys: tuple[bytes, ...], *args: bytes
@@ -58,9 +59,13 @@ class Queue:
         Raises:
             Unavailable: Within the deadline there was no answer.
         """
+        if self._circuit.fault is not None:
+            raise Unavailable(self._store)
+        return await self._ask(Call(script, keys, args))
+
+    async def _ask(self, call: Call) -> list[Any]:
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(self._store)
-        call = Call(script, keys, args)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Reply | None] = loop.create_future()
         self._waiting.append((call, answer))
@@ -76,13 +81,11 @@ class Queue:
 
     async def aclose(self) -> None:
         """Tell whoever waits that there will be no answer."""
+        await self._circuit.aclose()
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
-        for _, answer in self._waiting:
-            if not answer.done():
-                answer.set_result(None)
-        self._waiting.clear()
+        self._give_up()
         await self._line.aclose()
 
     async def _send(self) -> None:
@@ -97,6 +100,8 @@ class Queue:
                 batch = [each for each in taken if not each[1].done()]
                 if batch:
                     await self._exchange(batch)
+                if self._circuit.fault is not None:
+                    self._give_up()
         finally:
             self._sender = None
 
@@ -110,10 +115,10 @@ class Queue:
             # After an error reply, too, the connection goes: a store that has become a
             # replica may by now be another one behind the same name.
             is_good = all(isinstance(reply, list) for reply in replies)
-            self._tell("")
+            self._circuit.succeeded()
         except Exception as error:  # noqa: BLE001  (a parser fed with anything at all)
             # The class of an error and no more: its text may hold an address.
-            self._tell(type(error).__name__)
+            self._circuit.failed(type(error).__name__)
         finally:
             for (_, answer), reply in zip(batch, replies, strict=True):
                 if not answer.done():
@@ -121,9 +126,9 @@ class Queue:
             if not is_good:
                 await self._line.drop()
 
-    def _tell(self, trouble: str) -> None:
-        """Log an outage once, and its end."""
-        if bool(trouble) is not bool(self._trouble):
-            say = f"is away: {trouble}" if trouble else "is back"
-            _LOG.warning("%s %s", self._store, say)
-        self._trouble = trouble
+    def _give_up(self) -> None:
+        """Fail whoever waits."""
+        for _, answer in self._waiting:
+            if not answer.done():
+                answer.set_result(None)
+        self._waiting.clear()

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from gateway.adapters import redis_queue as module
+from gateway.adapters.circuit import OPEN_AFTER
 from gateway.adapters.redis_line import Script
-from gateway.adapters.redis_queue import Queue
+from gateway.adapters.redis_queue import MAX_CALLS, Queue
 from gateway.model import Unavailable
+from tests.adapters.resp import Command, peer
 from tests.redis_server import RedisServer, start_redis
 
 ECHO = Script(b"#!lua\nreturn {ARGV[1], KEYS[1] .. ARGV[2]}\n")
@@ -42,7 +44,7 @@ async def test_everybody_gets_his_own_answer(queue: Queue) -> None:
 
 
 async def test_a_store_that_is_silent_is_an_outage_and_then_forgotten(
-    redis: RedisServer, caplog: pytest.LogCaptureFixture
+    redis: RedisServer,
 ) -> None:
     """Whoever waits fails together, and later answers meet nobody (I7)."""
     queue = Queue(redis.url, NAME, deadline=0.3)
@@ -64,9 +66,51 @@ async def test_a_store_that_is_silent_is_an_outage_and_then_forgotten(
         redis.resume()
 
     assert await queue.ask(ECHO, (b"a",), b"4") == [b"a4"]
+    await queue.aclose()
+
+
+async def test_a_store_that_hangs_is_soon_waited_for_by_nobody(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R60: a thousand questions cost no time, and within a second it is asked again."""
+    queue = Queue(redis.url, NAME, deadline=0.1)
+    loop = asyncio.get_running_loop()
+    redis.pause()
+    try:
+        while not caplog.messages:
+            with pytest.raises(Unavailable):
+                await queue.ask(ECHO, (b"a",), b"1")
+        began = loop.time()
+        for _ in range(1000):
+            with pytest.raises(Unavailable) as outage:
+                await queue.ask(ECHO, (b"a",), b"2")
+        assert loop.time() - began < 2  # 100 s, had each of them waited
+        assert outage.value.dependency == NAME
+    finally:
+        redis.resume()
+
+    while len(caplog.messages) == 1:
+        await asyncio.sleep(0.001)
+    assert await queue.ask(ECHO, (b"a",), b"3") == [b"a3"]
     told = ["test store is away: TimeoutError", "test store is back"]
     assert caplog.messages == told
     await queue.aclose()
+
+
+async def test_an_outage_once_known_is_everybodys() -> None:
+    """Whoever waits behind the failure that opens the circuit is told with it."""
+
+    async def hang_up(_command: Command, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with peer(hang_up) as store:
+        queue = Queue(store.url, NAME, deadline=60.0)
+        count = MAX_CALLS * OPEN_AFTER * 2
+        asked = [queue.ask(ECHO, (b"a",), b"1") for _ in range(count)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(each, Unavailable) for each in found)
+        assert store.connections <= OPEN_AFTER
+        await queue.aclose()
 
 
 async def test_only_so_many_wait(
