@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
+from gateway.adapters.openings import Openings
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.middleware import Guard
@@ -56,6 +57,7 @@ from gateway.model import (
     IntrospectionNeeded,
     KeyNeeded,
     Need,
+    OpeningNeeded,
     Permit,
     ReplayNeeded,
     RequestHead,
@@ -117,6 +119,7 @@ Log = Callable[[Entry], None]
 NEEDS: Mapping[type[Need], str] = {
     KeyNeeded: "key",
     IntrospectionNeeded: "introspection",
+    OpeningNeeded: "opening",
     RevocationNeeded: "revocation",
     TicketNeeded: "ticket",
     ApiKeyNeeded: "api_key",
@@ -205,6 +208,7 @@ class Engine:
         )
         asked = tuple(i for i in settings.issuers.values() if i.introspection)
         self.introspection = IntrospectionClient(asked, clock)
+        self._openings = Openings()
         self.decider = Decider(
             policy,
             tuple(authenticators(settings, self.keys, token_key)),
@@ -248,6 +252,7 @@ class Engine:
         await self.background.aclose()
         await self.keys.aclose()
         await self.introspection.aclose()
+        await self._openings.aclose()
         await self.stores.aclose()
 
     async def answer(self, need: Need) -> Any:
@@ -270,6 +275,8 @@ class Engine:
             return await self.keys.fetch(need)
         if isinstance(need, IntrospectionNeeded):
             return await self.introspection.ask(need)
+        if isinstance(need, OpeningNeeded):
+            return await self._openings.open(need)
         if isinstance(need, TicketNeeded):
             kept = await self.stores.tickets.take(name_of(need.ticket))
             if kept is None:

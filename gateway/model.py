@@ -336,9 +336,27 @@ class ReplayNeeded:
     issued_at: float  # Unix seconds, as it says
 
 
+class Opener(Protocol):
+    """A key that opens tokens."""
+
+    def open(self, token: str) -> bytes | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningNeeded:
+    """Answered with what *key* finds in *token*, or None: it does not open it.
+
+    A computation, and one that is too long to let everybody else wait for it.
+    """
+
+    key: Opener
+    token: str = field(repr=False)
+
+
 Need = (
     KeyNeeded
     | IntrospectionNeeded
+    | OpeningNeeded
     | RevocationNeeded
     | TicketNeeded
     | ReplayNeeded

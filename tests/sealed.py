@@ -33,6 +33,7 @@ EC = (
     .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     .decode()
 )
+RSA = make.key("RS256", "opens").private_pem.decode()  # configured where it is wanted
 SEALED_POLICY = POLICY.replace(
     "[permissions]", 'issuers = ["corp", "fernet", "jwe"]\n\n[permissions]', 1
 ).replace('"customer_id"\n', '{ param = "customer_id", issuer = "corp" }\n')
@@ -118,8 +119,9 @@ class SealedSite(Site):
 
 def wrapped(content: str, by: str, **header: str) -> str:
     """Return *content*, encrypted to the key *by* of a site."""
-    how = ("dir", OCTETS) if by == "dir" else ("ECDH-ES", EC)
-    key = sealing_key(how[0], "A256GCM", by, how[1].encode())
+    how = {"dir": ("dir", OCTETS), "ec": ("ECDH-ES", EC), "rsa": ("RSA-OAEP-256", RSA)}
+    algorithm, material = how[by]
+    key = sealing_key(algorithm, "A256GCM", by, material.encode())
     return key.seal(content.encode(), header)
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import stat
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import AsyncMock, patch
@@ -39,8 +40,9 @@ from gateway.observe.metrics import NEEDS
 from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
 from tests.fakes import ALICE, bearer, head_of
-from tests.sealed import SealedSite
+from tests.sealed import RSA, SealedSite
 from tests.site import POLICY, Site, raw, url
+from tests.tokens import make
 
 ORDERS = "/api/orders/customers/c-1/orders"
 FILE = "/api/orders/files/a"
@@ -300,6 +302,46 @@ async def test_every_request_is_counted_on_the_probes_port(tmp_path: Path) -> No
     assert found["gateway_config_info"] == {(gateway.engine.generation,): 1}
     assert found["gateway_jwks_keys"] == {("corp",): 1}
     assert found["process_open_fds"][()] > 3
+
+
+async def test_a_flood_of_forgeries_harms_nobody_who_is_known(tmp_path: Path) -> None:
+    """R100: so many are opened, beside the loop; the others are an outage at once."""
+    site = SealedSite(tmp_path)
+    (tmp_path / "rsa.pem").write_text(RSA, encoding="ascii")
+    (tmp_path / "rsa.pem").chmod(0o600)
+    site.more += """
+[[jwe.keys]]
+kid = "rsa"
+alg = "RSA-OAEP-256"
+enc = "A256GCM"
+key = "file:rsa.pem"
+"""
+    engine = Engine(site.load())
+    now = engine.clock.wall()
+
+    async def asked(token: str) -> str:
+        try:
+            head = head_of(b"/api/orders/me", bearer(token))
+            return type(await engine.decide(head, now)).__name__
+        except Unavailable as outage:
+            return outage.dependency
+
+    known, new = site.nested(by="rsa"), site.nested(by="rsa")
+    body = known.rpartition(".")[0]
+    forged = [f"{body}.{make.b64(number.to_bytes(16))}" for number in range(200)]
+    assert await asked(known) == "Permit"
+    found = Counter(await asyncio.gather(*map(asked, forged)))
+
+    assert found == {"Denial": 128, "opening of tokens": 72}
+    assert await asked(known) == "Permit"
+    assert await asked(new) == "opening of tokens"
+    now += 1
+    assert await asked(new) == "Permit"
+    needs = engine.metrics.snapshot()[NEEDS.name]
+    assert {labels: sum(series[:-1]) for labels, series in needs.items()} == {
+        ("opening", "answered"): 130.0
+    }
+    await engine.aclose()
 
 
 async def test_what_the_store_is_asked_is_counted(tmp_path: Path) -> None:

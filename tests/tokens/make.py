@@ -18,7 +18,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from jwt.algorithms import get_default_algorithms
 
 from gateway.model import VerificationKey
@@ -63,6 +68,14 @@ class Key:
         """The public key in PEM."""
         pem: bytes = self.public.public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        return pem
+
+    @property
+    def private_pem(self) -> bytes:
+        """The private key in PEM."""
+        pem: bytes = self.private.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
         return pem
 

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 from joserfc import jwe as other
 from joserfc.jwk import ECKey, OctKey, import_key
 
-from gateway.model import Denial, KeyNeeded, Principal, VerificationKey
+from gateway.model import (
+    Denial,
+    KeyNeeded,
+    OpeningNeeded,
+    Principal,
+    Unavailable,
+    VerificationKey,
+)
 from gateway.tokens.claims import IssuerRules
 from gateway.tokens.jwe import (
     ALGORITHMS,
@@ -94,7 +101,10 @@ def judged(
 ) -> Principal | Denial:
     steps = (at or door(key())).authenticate(token, now)
     try:
-        assert isinstance(next(steps), KeyNeeded)
+        need = next(steps)
+        if isinstance(need, OpeningNeeded):
+            need = steps.send(need.key.open(need.token))
+        assert isinstance(need, KeyNeeded)
         steps.send(None)
     except StopIteration as end:
         outcome: Principal | Denial = end.value
@@ -282,6 +292,11 @@ def test_the_other_parts_have_their_lengths_too() -> None:
     assert why(".".join([head, "", *more]), door(wrapped)) == "token.malformed:key"
     cut = ".".join([head, "AAAAAAAAAAAAAAAAAAAAAAAA", *more])
     assert why(cut, door(wrapped)) == "token.signature"
+    long = key("RSA-OAEP-256")
+    head, _, *more = sealed(inner(), by=long, cty="JWT").split(".")
+    for size in (0, 255, 257):
+        other_size = ".".join([head, make.b64(bytes(size)), *more])
+        assert why(other_size, door(long)) == "token.malformed:key"
 
 
 POINT = json.loads(json.dumps(ECKey.generate_key("P-256").as_dict(private=False)))
@@ -325,15 +340,14 @@ def test_a_point_beside_the_curve_is_refused(more: dict[str, str]) -> None:
 def test_every_mutation_of_one_character_is_refused(algorithm: str) -> None:
     """R42: nothing that differs is the token."""
     own = key(algorithm)
-    at = door(own)
     token = sealed(inner(), by=own, cty="JWT")
     step = 1 if algorithm == "dir" else 7  # a private key takes its time
     for place in range(0, len(token), step):
         for to in "AQ_.=":
             if to != token[place]:
                 changed = token[:place] + to + token[place + 1 :]
-                assert isinstance(judged(changed, at), Denial), place
-        assert isinstance(judged(token[:place] + token[place + 1 :], at), Denial)
+                assert isinstance(judged(changed, door(own)), Denial), place
+        assert isinstance(judged(token[:place] + token[place + 1 :], door(own)), Denial)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 6, 100_000])
@@ -377,6 +391,105 @@ def test_what_the_library_says_is_never_repeated() -> None:
     assert why(token[:-3] + "AAA") == "token.signature"
     assert OCTETS[:32] not in repr(key()).encode()
     assert "material" not in repr(key())
+
+
+# --- what it costs ----------------------------------------------------------------
+
+
+def altered(token: str) -> str:
+    """Return *token* with another tag."""
+    return token[: token.rindex(".")] + "." + make.b64(bytes(16))
+
+
+def in_vain(at: JweAuthenticator, token: str, now: float = NOW) -> int:
+    """Count how often *token* is refused until it is an outage instead."""
+    for count in range(1000):
+        try:
+            assert isinstance(judged(token, at, now), Denial)
+        except Unavailable:
+            return count
+    return 1000
+
+
+def strangers(own: SealingKey) -> str:
+    """Return what anybody can make who has the public key."""
+    forged = make.token(make.key("ES256", "mallory"), INNER, {"kid": "k1"})
+    return own.seal(forged.encode(), {"cty": "JWT"})
+
+
+def test_so_many_are_opened_in_vain() -> None:
+    """R100: whether the seal was forged or what is in it; then it is an outage."""
+    own = key("RSA-OAEP-256")
+    for token in (altered(strangers(own)), strangers(own)):
+        at = door(own)
+        assert in_vain(at, token) == 128
+        assert in_vain(at, token, NOW + 0.5) == 25
+        # What is refused for its form was not opened.
+        assert why(token[:-1], at) == "token.malformed:form"
+
+
+def test_good_tokens_are_opened_without_end() -> None:
+    """All at once, between others that are not; and while too many are, none is."""
+    own = key("RSA-OAEP-256")
+    at = door(own)
+    good, bad = sealed(inner(), by=own, cty="JWT"), strangers(own)
+    for _ in range(100):
+        assert isinstance(judged(good, at), Principal)
+        assert isinstance(judged(good, at), Principal)
+        assert isinstance(judged(bad, at), Denial)
+    assert in_vain(at, bad) == 28
+    with pytest.raises(Unavailable) as outage:
+        judged(good, at)
+    assert outage.value.dependency == "opening of tokens"
+    assert isinstance(judged(good, at, NOW + 1), Principal)
+
+
+def test_an_outage_of_a_key_is_paid_by_who_asks() -> None:
+    """Whether the token is good, nobody knows; a flood of them must not be free."""
+    own = key("RSA-OAEP-256")
+    at = door(own)
+    token = own.seal(inner(kid="new"), {"cty": "JWT"})
+    for _ in range(128):
+        steps = at.authenticate(token, NOW)
+        need = next(steps)
+        assert isinstance(need, OpeningNeeded)
+        assert isinstance(steps.send(need.key.open(need.token)), KeyNeeded)
+        with pytest.raises(Unavailable, match="issuer"):
+            steps.throw(Unavailable("issuer corp"))
+    assert in_vain(at, strangers(own)) == 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_only_what_takes_long_is_opened_elsewhere(algorithm: str) -> None:
+    """The rest in the protocol's callback; and a secret key however often."""
+    own = key(algorithm)
+    at = door(own)
+    steps = at.authenticate(sealed(inner(), by=own, cty="JWT"), NOW)
+    if algorithm.startswith("RSA"):
+        assert isinstance(next(steps), OpeningNeeded)
+        return
+    with pytest.raises(StopIteration):
+        next(steps)
+    bound = 1000 if own.is_secret else 256
+    assert in_vain(at, altered(strangers(own))) == bound
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "private", "effort"),
+    [
+        ("RSA-OAEP-256", rsa.generate_private_key(65537, key_size=3072), 3),
+        ("RSA-OAEP-256", rsa.generate_private_key(65537, key_size=4096), 6),
+        ("ECDH-ES", ec.generate_private_key(ec.SECP384R1()), 1),
+        ("ECDH-ES", ec.generate_private_key(ec.SECP521R1()), 1),
+    ],
+)
+def test_a_longer_key_is_used_in_vain_less_often(
+    algorithm: str, private: Any, effort: int
+) -> None:
+    """Measured in RSA keys of 2048 bits."""
+    own = sealing_key(algorithm, "A256GCM", None, pem(private))
+    assert own.effort == effort
+    assert in_vain(door(own), altered(strangers(own))) == 128 // effort
 
 
 # --- names ------------------------------------------------------------------------
