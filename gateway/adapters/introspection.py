@@ -2,17 +2,19 @@
 
 Answers IntrospectionNeeded. Whoever asks about a token that is being asked about waits
 for the same answer. A few questions at a time go out to each issuer and a bounded
-number wait; the next one is told at once that the issuer is busy, so that a flood of
-invented tokens costs the issuer and us no more than that, and those whose tokens are
-remembered nothing. One that can't be reached several times in a row is left alone for a
-second, after which one question shows whether it is back (R60).
+number wait; the next one is told at once that the issuer is busy. So is whoever comes
+after so many questions in vain: a flood of invented tokens costs the issuer and us no
+more than that (R100), and those whose tokens are remembered nothing. One that can't be
+reached several times in a row is left alone for a second, after which one question
+shows whether it is back (R60).
 
 Nothing is remembered here: what was answered is kept by the verified-token cache, and
 that a token is not active is kept by nobody (R65). A token stands in the body of a form
 and nowhere else.
 
 Imports: gateway.adapters.issuer_http, gateway.clock, gateway.config.settings,
-gateway.model, gateway.observe.metrics, gateway.tokens.introspection, httpx2.
+gateway.model, gateway.observe.metrics, gateway.tokens.allowance,
+gateway.tokens.introspection, httpx2.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from gateway.clock import Clock
 from gateway.config.settings import Introspection, Issuer
 from gateway.model import IntrospectionNeeded, Unavailable
 from gateway.observe.metrics import INTROSPECTIONS, INTROSPECTIONS_PENDING, Sample
+from gateway.tokens.allowance import Allowance
 from gateway.tokens.claims import Claims
 from gateway.tokens.introspection import MAX_ANSWER, AnswerRefused, read_answer
 
@@ -57,6 +60,10 @@ class Bounds:
     turn: float = 0.5  # seconds that one waits for its turn
     failures: int = 5  # in a row, until it is left alone
     rest: float = 1.0  # seconds that it is left alone
+    # That found no active token. A question was measured at 2 ms of ours, more over
+    # TLS, so that these are a twentieth of a processor. At once as many as may wait.
+    in_vain: float = 25.0  # questions a second
+    in_vain_at_once: int = 256
     discovered: float = 3600.0  # seconds that a discovered URL is used
 
 
@@ -150,6 +157,7 @@ class _Server:
         self._bounds = bounds
         self._asked: dict[bytes, asyncio.Task[Claims | SourceFailed | None]] = {}
         self._slots = asyncio.Semaphore(bounds.at_once)
+        self._allowance = Allowance(bounds.in_vain, bounds.in_vain_at_once)
         self._url: httpx2.URL | None = None  # as discovered
         self._url_until = float("-inf")
         self._discovering = asyncio.Lock()
@@ -168,7 +176,11 @@ class _Server:
         name = sha256(token.encode()).digest()
         task = self._asked.get(name)
         if task is None:
-            if self._is_left_alone() or self.pending >= self._bounds.waiting:
+            if (
+                self._is_left_alone()
+                or self.pending >= self._bounds.waiting
+                or not self._allowance.take(self._monotonic())
+            ):
                 self.outcomes["not_asked"] += 1
                 raise self._unavailable()
             # In a task of its own: whoever asked first may hang up, and the others
@@ -217,12 +229,10 @@ class _Server:
                 await self._slots.acquire()
         except TimeoutError:
             # It is slow, or there are many; whoever is being answered will tell.
-            self.outcomes["not_asked"] += 1
-            return SourceFailed("too many wait")
+            return self._not_asked("too many wait")
         try:
             if not is_probe and self._is_left_alone():  # since we began to wait
-                self.outcomes["not_asked"] += 1
-                return SourceFailed("it is left alone")
+                return self._not_asked("it is left alone")
             return await self._heard(token)
         finally:
             self._slots.release()
@@ -245,7 +255,11 @@ class _Server:
             logger.info("issuer %s: introspection is back", self._name)
         self.trouble = ""
         self._away = 0
-        self.outcomes["inactive" if found is None else "active"] += 1
+        if found is None:
+            self.outcomes["inactive"] += 1
+        else:
+            self.outcomes["active"] += 1
+            self._allowance.give_back()
         return found
 
     async def _question(self, token: str) -> Claims | None:
@@ -275,6 +289,11 @@ class _Server:
                 self._url = await self._http.discover(MEMBER)
                 self._url_until = now + self._bounds.discovered
         return await self._http.judged(self._url, MEMBER)
+
+    def _not_asked(self, why: str) -> SourceFailed:
+        self.outcomes["not_asked"] += 1
+        self._allowance.give_back()
+        return SourceFailed(why)
 
     def _failed(self, why: SourceFailed) -> SourceFailed:
         self.outcomes["failed"] += 1

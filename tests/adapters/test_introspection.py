@@ -324,6 +324,40 @@ async def test_a_flood_of_invented_tokens_is_bounded(provider: Provider) -> None
         assert provider.asked == 10
 
 
+async def test_a_slow_flood_of_invented_tokens_is_bounded_too(
+    provider: Provider,
+) -> None:
+    """R100: so many a second were asked about in vain; what is active is not counted.
+
+    Neither is what was not asked about after all.
+    """
+    ticks = Ticks()
+    bounds = Bounds(at_once=1, turn=0.01, in_vain=2, in_vain_at_once=3)
+    async with client_of(issuer(provider.url), ticks=ticks, bounds=bounds) as client:
+        for number in range(10):
+            assert await client.ask(need(f"good{number}")) == ALICE
+        provider.answers["/introspect"] = gate = Gate(saying({"active": False}))
+        first = asyncio.ensure_future(client.ask(need("bad0")))
+        await asked(provider, 11)
+        with pytest.raises(Unavailable):
+            await client.ask(need("has no turn"))
+        gate.opened.set()
+        assert await first is None
+        for number in (1, 2):
+            assert await client.ask(need(f"bad{number}")) is None
+        for _ in range(1000):
+            with pytest.raises(Unavailable) as outage:
+                await client.ask(need("bad3"))
+        assert outage.value.dependency == "introspection by issuer corp"
+        assert provider.asked == 13
+        ticks.now += 1
+        for number in (3, 4):
+            assert await client.ask(need(f"bad{number}")) is None
+        with pytest.raises(Unavailable):
+            await client.ask(need("bad5"))
+    assert provider.asked == 15
+
+
 async def test_nobody_waits_for_his_turn_for_long(provider: Provider) -> None:
     """A slow issuer is a busy one; that is not held against it."""
     provider.answers["/introspect"] = gate = Gate(saying(ALICE))
