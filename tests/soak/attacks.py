@@ -15,10 +15,14 @@ from cryptography.fernet import Fernet
 from gateway.tokens.api_key import SECRET_BYTES, key_of
 from gateway.tokens.jwe import sealing_key
 from tests.site import AUDIENCE
-from tests.soak.running import RSA, RSA_ISSUER
+from tests.soak.running import KEYS, OPAQUE, PUBLIC_URL, RSA, RSA_ISSUER
 from tests.tokens import make
+from tests.tokens.proofs import jkt_of, jwk_of, proof_of
 
+SESSIONS = "https://api.test.example/sessions"  # the `iss` of [fernet]
 PATH = b"/api/orders/files/a"
+HOLDER = make.key("ES256", "holder")  # of the token that is bound to it
+THIEF = make.key("ES256", "thief")
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,87 @@ def forged_jwe() -> Iterator[bytes]:
     return _bearer(key.seal(content, {}) for _ in itertools.count())
 
 
+def _sealed_to(algorithm: str, material: str) -> Iterator[bytes]:
+    """Yield tokens encrypted to a public key, and signed inside by nobody."""
+    key = sealing_key(algorithm, "A256GCM", None, KEYS[material].encode())
+    signed = _parts({"alg": "RS256", "typ": "at+jwt", "kid": RSA.key_id}, _claims())
+    inner = f"{signed}.{make.b64(os.urandom(256))}".encode()
+    return _bearer(key.seal(inner, {"cty": "JWT"}) for _ in itertools.count())
+
+
+def strangers_rsa_oaep() -> Iterator[bytes]:
+    """What anybody can make who has the public key, of 2048 bits."""
+    return _sealed_to("RSA-OAEP-256", "JWE_RSA")
+
+
+def strangers_ecdh_es() -> Iterator[bytes]:
+    """What anybody can make who has the public key, on P-256."""
+    return _sealed_to("ECDH-ES", "JWE_EC")
+
+
+def _altered(requests: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield one of *requests* over and over, each time with another tag."""
+    head, _, end = next(requests).rpartition(b".")
+    _, _, rest = end.partition(b"\r\n")
+    for _ in itertools.count():
+        yield b"%b.%b\r\n%b" % (head, make.b64(os.urandom(16)).encode(), rest)
+
+
+def forged_rsa_oaep() -> Iterator[bytes]:
+    """A token for our key of 2048 bits, altered; each is new."""
+    return _altered(strangers_rsa_oaep())
+
+
+def forged_ecdh_es() -> Iterator[bytes]:
+    """A token for our key on P-256, altered; each is new."""
+    return _altered(strangers_ecdh_es())
+
+
+def unknown_opaque_tokens() -> Iterator[bytes]:
+    """A token that its issuer is asked about, and has never heard of; each is new."""
+    return _bearer(OPAQUE + make.b64(os.urandom(24)) for _ in itertools.count())
+
+
+def _proven(prove: Callable[[str, int], str]) -> Iterator[bytes]:
+    """Yield requests with one bound token, and the proof that *prove* makes for it."""
+    sealer = Fernet(KEYS["FERNET"])
+    content = json.dumps(_claims(iss=SESSIONS, cnf={"jkt": jkt_of(HOLDER)}))
+    token = sealer.encrypt(content.encode()).decode()
+    for number in itertools.count():
+        yield (
+            b"GET %b HTTP/1.1\r\nHost: shop.example\r\n"
+            b"Authorization: DPoP %b\r\nDPoP: %b\r\n\r\n"
+        ) % (PATH, token.encode(), prove(token, number).encode())
+
+
+def _proof(key: make.Key, token: str, **header: object) -> str:
+    uri = PUBLIC_URL + PATH.decode()
+    return proof_of(key, token, "GET", uri, time.time(), header=header)
+
+
+def forged_proofs() -> Iterator[bytes]:
+    """A proof that names the token's key, right but for its signature; each is new."""
+    return _proven(lambda token, _: _proof(THIEF, token, jwk=jwk_of(HOLDER)))
+
+
+def proofs_by_another_key() -> Iterator[bytes]:
+    """A proof that holds, by a key that the token is not bound to; each is new."""
+    return _proven(lambda token, _: _proof(THIEF, token))
+
+
+def replayed_proofs() -> Iterator[bytes]:
+    """A proof that was used; another one from time to time, since they age."""
+    proofs: dict[int, str] = {}
+
+    def prove(token: str, number: int) -> str:
+        age = number // 500
+        if age not in proofs:
+            proofs[age] = _proof(HOLDER, token)
+        return proofs[age]
+
+    return _proven(prove)
+
+
 def unknown_api_keys() -> Iterator[bytes]:
     """A key that was never made, its checksum right; each is new."""
     return _bearer(
@@ -152,6 +237,7 @@ def malformed() -> Iterator[bytes]:
 
 
 REFUSED = frozenset({401})
+DEAR = frozenset({401, 503})  # refused, or too many of them
 ATTACKS = (
     Attack("bad RS256 signature", bad_signatures, REFUSED),
     Attack("unknown key id", unknown_keys, REFUSED),
@@ -161,6 +247,15 @@ ATTACKS = (
     Attack("huge base64", huge_base64, REFUSED),
     Attack("forged Fernet", forged_fernet, REFUSED),
     Attack("forged JWE", forged_jwe, REFUSED),
+    Attack("forged RSA-OAEP JWE", forged_rsa_oaep, DEAR),
+    Attack("stranger's RSA-OAEP JWE", strangers_rsa_oaep, DEAR),
+    Attack("forged ECDH-ES JWE", forged_ecdh_es, DEAR),
+    Attack("stranger's ECDH-ES JWE", strangers_ecdh_es, DEAR),
+    Attack("unknown opaque token", unknown_opaque_tokens, DEAR),
+    Attack("forged DPoP proof", forged_proofs, REFUSED),
+    Attack("DPoP proof by another key", proofs_by_another_key, REFUSED),
+    # The first use is none: its subject has no role.
+    Attack("replayed DPoP proof", replayed_proofs, frozenset({401, 403})),
     Attack("unknown API key", unknown_api_keys, REFUSED),
     Attack("mistyped API key", mistyped_api_keys, REFUSED),
     Attack("2,000 headers", too_many_headers, frozenset({431}), reconnects=True),

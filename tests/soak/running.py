@@ -35,6 +35,8 @@ LARGE = b"HTTP/1.1 200 OK\r\ncontent-length: 8388608\r\n\r\n" + bytes(8 << 20)
 
 RSA_ISSUER = "https://rsa.test.example"
 RSA = make.key("RS256", "rsa-1")
+PUBLIC_URL = "https://shop.example"
+OPAQUE = "op_"  # what tokens begin with that their issuer is asked about
 POLICY = """\
 version = 1
 
@@ -42,7 +44,7 @@ version = 1
 name     = "orders"
 prefix   = "/api/orders"
 upstream = "orders"
-issuers  = ["corp", "rsa", "fernet", "jwe"]
+issuers  = ["corp", "rsa", "fernet", "jwe", "opaque"]
 credentials = ["bearer", "api_key"]
 
 [permissions]
@@ -79,6 +81,18 @@ allow = ["customer"]
 user    = "ignore"
 service = "grant"
 
+[issuer.opaque]
+issuer   = "https://opaque.test.example"
+audience = ["https://api.test.example"]
+[issuer.opaque.introspection]
+url           = "http://127.0.0.1:{port}/introspect"
+client_id     = "gateway"
+client_secret = "env:CLIENT"
+prefix        = "{opaque}"
+[issuer.opaque.scope]
+user    = "ignore"
+service = "grant"
+
 [fernet]
 issuer   = "https://api.test.example/sessions"
 audience = ["https://api.test.example"]
@@ -89,11 +103,20 @@ scope    = {{ user = "ignore", service = "grant" }}
 [jwe]
 issuer   = "https://api.test.example/sealed"
 audience = ["https://api.test.example"]
+nested   = ["rsa"]
 scope    = {{ user = "ignore", service = "grant" }}
 [[jwe.keys]]
 alg = "dir"
 enc = "A256GCM"
 key = "env:JWE"
+[[jwe.keys]]
+alg = "RSA-OAEP-256"
+enc = "A256GCM"
+key = "env:JWE_RSA"
+[[jwe.keys]]
+alg = "ECDH-ES"
+enc = "A256GCM"
+key = "env:JWE_EC"
 
 [api_keys]
 scope = "ignore"
@@ -123,6 +146,9 @@ OCTETS = bytes(range(32))  # of what opens sealed tokens
 KEYS = {
     "FERNET": urlsafe_b64encode(OCTETS).decode(),
     "JWE": make.b64(OCTETS),
+    "JWE_RSA": make.key("RS256", "opens").private_pem.decode(),
+    "JWE_EC": make.key("ES256", "opens").private_pem.decode(),
+    "CLIENT": "what the gateway is known by",
 }
 
 needs_proc = pytest.mark.skipif(
@@ -131,7 +157,10 @@ needs_proc = pytest.mark.skipif(
 
 
 class _Backend(asyncio.Protocol):
-    """Answers every GET at once; `/jwks.json` with a JWK Set. Waits for bodies."""
+    """Answers every GET at once; `/jwks.json` with a JWK Set. Waits for bodies.
+
+    As an issuer it knows of no token: whichever it is asked about is not active.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -153,6 +182,13 @@ class _Backend(asyncio.Protocol):
                     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
                     b"content-length: %d\r\n\r\n%b" % (len(keys), keys)
                 )
+            elif target == b"/introspect":
+                self._backend.questions += 1
+                self._buffer = b""  # the token; it may still come
+                self.transport.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+                    b'content-length: 16\r\n\r\n{"active":false}'
+                )
             elif head.startswith(b"GET"):
                 self.transport.write(LARGE if target.endswith(b"large") else ANSWER)
 
@@ -166,6 +202,7 @@ class Backend:
 
     port: int = 0
     key_sets: int = 0  # how often the keys were asked for
+    questions: int = 0  # about opaque tokens
     connections: set[_Backend] = field(default_factory=set)
 
     async def hang_up(self) -> None:
@@ -245,9 +282,9 @@ async def running(
         directory,
         upstream=f"http://127.0.0.1:{backend.port}",
         listen=f"127.0.0.1:{port}",
-        server=server,
+        server=f'public_url = "{PUBLIC_URL}"\n{server}',
         policy=POLICY,
-        more=MORE.format(issuer=RSA_ISSUER, port=backend.port),
+        more=MORE.format(issuer=RSA_ISSUER, port=backend.port, opaque=OPAQUE),
     )
     for name, url in (beside or {}).items():
         site.more += BESIDE_UPSTREAM.format(name=name, url=url)
