@@ -21,6 +21,7 @@ class Peer:
         self.commands: list[Command] = []
         self.connections = 0
         self.port = 0
+        self._is_closed = False
         self._served: set[asyncio.Task[None]] = set()
 
     @property
@@ -30,10 +31,14 @@ class Peer:
     def accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        if self._is_closed:  # it was on its way when the last ones were ended
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._served.add(task)
 
     async def close(self) -> None:
+        self._is_closed = True
         for task in self._served:
             task.cancel()
         await asyncio.gather(*self._served, return_exceptions=True)
