@@ -8,21 +8,19 @@ leave an answer behind for the next one (CVE-2023-28858, I7). Whatever goes wron
 an Unavailable within the deadline, never an answer (R60), and a connection on which
 anything went wrong is not used again.
 
-Imports: gateway.adapters.redis_line, gateway.clock, gateway.model,
-gateway.revocation.entries.
+Imports: gateway.adapters, gateway.clock, gateway.model, gateway.revocation.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gateway.adapters.circuit import Circuit
 from gateway.adapters.redis_line import Call, Garbled, Line, Script
 from gateway.adapters.redis_scripts import position_of, write_of
 from gateway.clock import Clock
@@ -39,11 +37,7 @@ from gateway.revocation.entries import (
 from gateway.revocation.feed import Position
 
 _T = TypeVar("_T")
-_LOG = logging.getLogger(__name__)
-
 STORE = "revocation store"
-OPEN_AFTER = 5  # failed exchanges in a row, until checks fail at once
-PROBE_EVERY = 0.25  # seconds; with one deadline added it keeps R60's second
 MAX_WAITING = 4096  # checks and writes; whoever comes after them fails at once
 MAX_CHECKS = 256  # in one exchange: a thousand GETs are half a millisecond of Redis
 MAX_WRITES = 64  # in one exchange, so that a bulk of them does not hold up checks
@@ -105,12 +99,10 @@ class RedisRevocations:
         self._replicas = replicas
         self._checks: deque[_Waiting] = deque()
         self._writes: deque[_Waiting] = deque()
-        # Not app.spawn: these two live no longer than their exchange or the outage,
-        # and what goes wrong in them is an answer to whoever waits.
+        # Not app.spawn: it lives no longer than its exchange, and what goes wrong in it
+        # is an answer to whoever waits.
         self._sender: asyncio.Task[None] | None = None
-        self._prober: asyncio.Task[None] | None = None
-        self._failures = 0  # exchanges in a row
-        self._fault: str | None = None  # set while the circuit is open
+        self._circuit = Circuit(STORE, self.probe)
         self._closed = False
 
     async def check(self, principal: Principal) -> bool:
@@ -165,14 +157,15 @@ class RedisRevocations:
         await self._ask((), even_if_open=True)
 
     def health(self) -> str | None:
-        return self._fault and f"{STORE} is away: {self._fault}"
+        fault = self._circuit.fault
+        return fault and f"{STORE} is away: {fault}"
 
     async def aclose(self) -> None:
         self._closed = True
-        tasks = [task for task in (self._sender, self._prober) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+        await self._circuit.aclose()
         self._give_up()
         await self._line.aclose()
 
@@ -186,7 +179,7 @@ class RedisRevocations:
     ) -> _Found:
         """Return what the store holds under *keys*, or its reply to *write*."""
         queue = self._checks if write is None else self._writes
-        open_ = self._fault is not None and not even_if_open
+        open_ = self._circuit.fault is not None and not even_if_open
         if self._closed or open_ or len(queue) >= MAX_WAITING:
             raise Unavailable(STORE)
         loop = asyncio.get_running_loop()
@@ -216,7 +209,7 @@ class RedisRevocations:
                 finally:
                     _fail(checks)
                     _fail(writes)
-                if self._fault is not None:
+                if self._circuit.fault is not None:
                     self._give_up()
         finally:
             self._sender = None
@@ -238,12 +231,12 @@ class RedisRevocations:
             await self._line.drop()
             raise
         if error is None:
-            self._succeeded()
+            self._circuit.succeeded()
         else:
             # Also after a mere error reply: a store that has become a replica may by
             # now be another one behind the same name.
             await self._line.drop()
-            self._failed(error)
+            self._circuit.failed(type(error).__name__)
 
     async def _talk(
         self, checks: list[_Waiting], writes: list[_Waiting]
@@ -272,32 +265,6 @@ class RedisRevocations:
                 _answer(check, found)
         errors = (reply for reply in (held, *written) if isinstance(reply, Exception))
         return next(errors, None)
-
-    def _succeeded(self) -> None:
-        self._failures = 0
-        if self._fault is not None:
-            self._fault = None
-            _LOG.warning("%s is back", STORE)
-
-    def _failed(self, error: Exception) -> None:
-        # The class of an error and no more: its text may hold an address.
-        fault = type(error).__name__
-        self._failures += 1
-        if self._fault is not None:
-            self._fault = fault
-        elif self._failures >= OPEN_AFTER:
-            self._fault = fault
-            _LOG.warning("%s is away: %s", STORE, fault)
-            # In the background, not with the next check: with no traffic, as while
-            # readiness fails, an outage would never be seen to end.
-            loop = asyncio.get_running_loop()
-            self._prober = loop.create_task(self._probe_until_back())
-
-    async def _probe_until_back(self) -> None:
-        while self._fault is not None:
-            await asyncio.sleep(PROBE_EVERY)
-            with suppress(Unavailable):
-                await self.probe()
 
     def _give_up(self) -> None:
         """Fail whoever waits."""

@@ -18,10 +18,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.ports import free_port
+from gateway.adapters.circuit import OPEN_AFTER
 from gateway.adapters.redis_store import (
     MAX_CHECKS,
     MAX_WAITING,
-    OPEN_AFTER,
     RedisRevocations,
 )
 from gateway.model import Principal, Unavailable
