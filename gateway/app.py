@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
 import secrets
 import socket
@@ -62,6 +63,7 @@ from gateway.model import (
     ReplayNeeded,
     RequestHead,
     RevocationNeeded,
+    StaleRevocation,
     TicketNeeded,
     Unavailable,
 )
@@ -70,6 +72,11 @@ from gateway.observe.access import Entry, to_json, unlogged
 from gateway.observe.metrics import (
     CONFIG,
     LOG_LOST,
+    MIRROR_AGE,
+    MIRROR_ENTRIES,
+    MIRROR_LIVE,
+    MIRROR_RESYNCS,
+    STALE_DECISIONS,
     STORE_UP,
     Metrics,
     Sample,
@@ -180,7 +187,8 @@ class Engine:
         self.clock = clock
         self.background = Background()
         self.verified = VerifiedTokens(now=clock.wall, monotonic=clock.monotonic)
-        self.stores = stores_of(settings, clock, before)
+        stale = max((route.stale for route in policy.routes), default=0.0)
+        self.stores = stores_of(settings, clock, before, stale=stale)
         self._desk: KeyDesk | None = None
         by_key: tuple[KeyPlace, ApiKeyAuthenticator] | None = None
         said, kept = settings.api_keys, self.stores.api_keys
@@ -266,7 +274,11 @@ class Engine:
             known = await self._ask(need)
         except Unavailable:
             self.metrics.asked(name, self.clock.monotonic() - began, answered=False)
-            raise
+            known = self._known(need)
+            if known is None:
+                raise
+            self.metrics.decided_stale += 1
+            return known
         self.metrics.asked(name, self.clock.monotonic() - began, answered=True)
         return known
 
@@ -289,10 +301,24 @@ class Engine:
             return await self.stores.replays.use(need.proof, need.issued_at)
         return await self.stores.revocations.check(need.principal)
 
+    def _known(self, need: Need) -> StaleRevocation | None:
+        """Return what answers *need* although the store is away, if that may be."""
+        if not isinstance(need, RevocationNeeded) or not need.stale:
+            return None
+        found = self.stores.revocations.check_stale(need.principal, need.stale)
+        return None if found is None else StaleRevocation(*found)
+
     def measure(self) -> Iterator[Sample]:
         """Yield what is known of our own parts, without asking anybody now."""
         yield CONFIG, (self.generation,), 1
         yield STORE_UP, (), self.stores.revocations.health() is None
+        mirror = self.stores.revocations.state()
+        yield MIRROR_LIVE, (), mirror.is_live
+        if math.isfinite(mirror.age):
+            yield MIRROR_AGE, (), mirror.age
+        yield MIRROR_ENTRIES, (), mirror.entries
+        yield MIRROR_RESYNCS, (), mirror.resyncs
+        yield STALE_DECISIONS, (), self.metrics.decided_stale
         yield from self.keys.measure()
         yield from self.introspection.measure()
         yield from self.verified.measure()
@@ -395,7 +421,12 @@ class Engine:
 
     def checks(self) -> list[Check]:
         """Say how our dependencies are, from what is known without asking now."""
-        found = [Check("revocation store", self.stores.revocations.health() or "")]
+        revocations = self.stores.revocations
+        age = revocations.state().age
+        note = f"mirror {age:.1f} s old" if math.isfinite(age) else "no mirror"
+        if self.settings.store.is_memory:
+            note = ""
+        found = [Check("revocation store", revocations.health() or "", note=note)]
         troubles = {
             name: self.keys.health(name)
             for name, issuer in self.settings.issuers.items()

@@ -36,6 +36,7 @@ from gateway.model import (
     RequestHead,
     RevocationNeeded,
     Route,
+    StaleRevocation,
     Steps,
     TicketNeeded,
     Unavailable,
@@ -243,30 +244,38 @@ class Decider:
                     return _on(proven, route, principal)
                 proof = proven
 
+            age = None
             revoked = self._mirror.check_now(principal)
-            if revoked is None:
-                revoked = yield RevocationNeeded(principal)
+            if revoked is None or (route.strict and revoked is False):
+                known = yield RevocationNeeded(principal, route.stale)
+                revoked, age = _dated(known, route.stale)
             if revoked is not False:
-                return Denial(Reason.TOKEN_REVOKED, route=route, principal=principal)
+                return _on(Denial(Reason.TOKEN_REVOKED), route, principal, age)
 
             if proof is not None:
                 # After all that can be seen without writing anything down.
                 is_first = yield ReplayNeeded(proof.name, proof.issued_at)
                 if is_first is not True:
-                    return _on(Denial(Reason.DPOP_REPLAYED), route, principal)
+                    return _on(Denial(Reason.DPOP_REPLAYED), route, principal, age)
 
             granted = self.policy.granted(principal)
             if route.rule is not None or granted & route.needed != route.needed:
                 case = Case(head, route, params, principal, granted)
                 refused = yield from self.policy.authorize(case)
                 if refused is not None:
-                    return _on(refused, route, principal)
+                    return _on(refused, route, principal, age)
         except Unavailable as outage:
             outage.route, outage.principal = route, principal
             raise
 
         return Permit(
-            route, params, principal, granted, route.upstream, _sent(head, route)
+            route,
+            params,
+            principal,
+            granted,
+            route.upstream,
+            _sent(head, route),
+            age,
         )
 
     def by(self, policy: Policy) -> Decider:
@@ -343,9 +352,27 @@ async def finish(
         steps.close()
 
 
-def _on(denial: Denial, route: Route, principal: Principal | None = None) -> Denial:
+def _dated(known: Any, most: float) -> tuple[Any, float | None]:
+    """Return what is *known* of a revocation, and how many seconds ago it was so.
+
+    Raises:
+        Unavailable: It is older than *most*: whoever answers is not believed there.
+    """
+    if not isinstance(known, StaleRevocation):
+        return known, None
+    if not known.age <= most:
+        raise Unavailable("revocation store")
+    return known.is_revoked, known.age
+
+
+def _on(
+    denial: Denial,
+    route: Route,
+    principal: Principal | None = None,
+    age: float | None = None,
+) -> Denial:
     who = principal or denial.principal
-    return Denial(denial.reason, denial.at, denial.needed, route, who)
+    return Denial(denial.reason, denial.at, denial.needed, route, who, age)
 
 
 def _sent(head: RequestHead, route: Route) -> bytes:

@@ -106,6 +106,7 @@ class Denial:
     needed: tuple[str, ...] = ()
     route: Route | None = None  # as far as it was known, for the log
     principal: Principal | None = None
+    revocation_age: float | None = None  # as of a Permit
 
     def __str__(self) -> str:
         return f"{self.reason}:{self.at}" if self.at else str(self.reason)
@@ -301,9 +302,21 @@ class IntrospectionNeeded:
 
 @dataclass(frozen=True, slots=True)
 class RevocationNeeded:
-    """Answered with a bool. Asked only while the local mirror is not live."""
+    """Answered with a bool, or with what an old mirror says where `stale` allows it.
+
+    Asked while the local mirror is not live; of a strict route each time.
+    """
 
     principal: Principal
+    stale: float = 0.0  # seconds; none older counts
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRevocation:
+    """What was known of a principal some time ago, and nobody can say by now."""
+
+    is_revoked: bool
+    age: float  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +415,8 @@ class Route:
     audience: frozenset[str] | None = None  # None: what its issuer's section says
     credentials: frozenset[str] = frozenset({"bearer"})
     binding: frozenset[str] | None = None  # to any of these; None: to nothing, or any
+    strict: bool = False  # the revocation store is asked each time
+    stale: float = 0.0  # seconds for which an old mirror decides while that is away
     strip: int = 0  # leading segments of the path to leave out before sending
     escapes: frozenset[str] = frozenset()  # of "%2F ...": what its path may hold
     max_body: int | None = None  # bytes; None: the server's
@@ -437,6 +452,8 @@ class Permit(NamedTuple):
     granted: int  # permissions of the principal, as bits
     upstream: str
     target: bytes
+    # Seconds; set where the store was away, and a mirror so old was asked instead.
+    revocation_age: float | None = None
     reserved: bool = False  # one of our own endpoints: upstream is SELF
 
 

@@ -35,13 +35,20 @@ class Stores:
         await self.replays.aclose()
 
 
-def stores_of(settings: Settings, clock: Clock, before: Stores | None = None) -> Stores:
+def stores_of(
+    settings: Settings,
+    clock: Clock,
+    before: Stores | None = None,
+    *,
+    stale: float = 0.0,
+) -> Stores:
     """Return the stores of *settings*.
 
     Args:
         settings: What [store] says, and whether there are API keys.
         clock: For whatever ends.
         before: In memory, of the generation that this one goes on with.
+        stale: Seconds; the longest that any route is decided by an old mirror.
     """
     url, keys = settings.store.url, settings.api_keys
     api_keys: ApiKeys | None = None
@@ -60,7 +67,7 @@ def stores_of(settings: Settings, clock: Clock, before: Stores | None = None) ->
     if keys is not None:
         api_keys = RedisApiKeys(url, clock, keys.pepper)
     return Stores(
-        MirroredRevocations(url, clock, replicas=settings.store.replicas),
+        MirroredRevocations(url, clock, stale=stale, replicas=settings.store.replicas),
         RedisTickets(url),
         RedisReplays(url, clock),
         api_keys,

@@ -673,6 +673,7 @@ def merged(reports: Sequence[Sequence[Check]]) -> list[Check]:
             name,
             "; ".join(dict.fromkeys(each.trouble for each in checks if each.trouble)),
             fatal=all(each.fatal and each.trouble for each in checks),
+            note="; ".join(dict.fromkeys(each.note for each in checks if each.note)),
         )
         for name, checks in by_name.items()
     ]

@@ -19,6 +19,7 @@ from gateway.model import (
     Reason,
     RequestHead,
     Route,
+    StaleRevocation,
     Steps,
     Unavailable,
 )
@@ -81,7 +82,7 @@ class Staff:
     route: Route | Denial = ORDERS
     granted_bits: int = READ
     mirror: bool | None = False
-    store: bool | Unavailable = False
+    store: bool | StaleRevocation | Unavailable = False
     verdict: Denial | None = None
     known: dict[str, Principal] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)

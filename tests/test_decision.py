@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any, Literal
@@ -31,6 +32,7 @@ from gateway.model import (
     RevocationNeeded,
     Route,
     Sockets,
+    StaleRevocation,
     Steps,
     TicketNeeded,
     Unavailable,
@@ -342,6 +344,137 @@ async def test_an_outage_is_not_consent() -> None:
     assert outage.value.route is ORDERS
     assert outage.value.principal is ALICE
     assert staff.asked == ["match", "authenticate", "mirror", "store"]
+
+
+STRICT = replace(ORDERS, strict=True)
+PATIENT = replace(ORDERS, stale=5.0)
+
+
+@pytest.mark.parametrize("mirror", [False, None])
+@pytest.mark.parametrize(("store", "permitted"), [(False, True), (True, False)])
+async def test_a_strict_route_asks_the_store_whatever_the_mirror_says(
+    mirror: bool | None, store: bool, permitted: bool
+) -> None:
+    """Its word alone is a yes there, and it is asked for no old one."""
+    staff = Staff(mirror=mirror, store=store, route=STRICT)
+
+    pending = decide(staff)
+    outcome = await staff.decider().decide(head_of(b"/", GOOD), NOW, staff.answer)
+
+    assert isinstance(pending, Pending)
+    assert pending.need == RevocationNeeded(ALICE, stale=0.0)
+    assert isinstance(outcome, Permit if permitted else Denial)
+
+
+def test_what_the_mirror_knows_to_be_revoked_needs_no_store() -> None:
+    """On a strict route too: it was revoked once."""
+    staff = Staff(mirror=True, route=STRICT)
+
+    outcome = decide(staff)
+
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is Reason.TOKEN_REVOKED
+    assert "store" not in staff.asked
+
+
+async def decided_by(
+    store: bool | StaleRevocation | Unavailable, route: Route, **more: Any
+) -> Permit | Denial:
+    staff = Staff(mirror=None, store=store, route=route, **more)
+    pending = decide(staff)
+    assert isinstance(pending, Pending)
+    assert pending.need == RevocationNeeded(ALICE, stale=route.stale)
+    return await finish(pending, staff.answer)
+
+
+async def test_an_old_mirror_decides_where_that_is_allowed() -> None:
+    """What was decided so says how old it was, whichever way it went."""
+    permit = await decided_by(StaleRevocation(is_revoked=False, age=5.0), PATIENT)
+    revoked = await decided_by(StaleRevocation(is_revoked=True, age=4.0), PATIENT)
+    other = await decided_by(
+        StaleRevocation(is_revoked=False, age=3.0), PATIENT, granted_bits=0
+    )
+
+    assert isinstance(permit, Permit)
+    assert isinstance(revoked, Denial)
+    assert isinstance(other, Denial)
+    ages = [each.revocation_age for each in (permit, revoked, other)]
+    assert ages == [5.0, 4.0, 3.0]
+    assert revoked.reason is Reason.TOKEN_REVOKED
+    assert other.reason is Reason.PERMISSION_MISSING
+
+
+async def test_what_the_store_has_said_has_no_age() -> None:
+    """Nor what the mirror says while it counts."""
+    asked = await decided_by(False, PATIENT)
+    known = decide(Staff(route=PATIENT))
+
+    assert isinstance(asked, Permit)
+    assert isinstance(known, Permit)
+    assert asked.revocation_age is known.revocation_age is None
+
+
+@pytest.mark.parametrize(
+    ("route", "age"),
+    [
+        (ORDERS, 0.1),
+        (STRICT, 0.1),
+        (PATIENT, 5.001),
+        (PATIENT, float("inf")),
+        (PATIENT, float("nan")),
+    ],
+)
+@pytest.mark.parametrize("is_revoked", [False, True])
+async def test_a_mirror_that_is_too_old_for_a_route_is_an_outage(
+    route: Route, age: float, is_revoked: bool
+) -> None:
+    """Also if whoever answers would make do with it."""
+    with pytest.raises(Unavailable) as outage:
+        await decided_by(StaleRevocation(is_revoked, age), route)
+
+    assert outage.value.route is route
+    assert outage.value.principal is ALICE
+
+
+@given(
+    mirror=st.sampled_from([True, False, None]),
+    store=st.one_of(
+        st.booleans(),
+        st.builds(StaleRevocation, st.booleans(), st.floats(0, 9)),
+        st.builds(lambda: Unavailable("revocation store")),
+        st.sampled_from([None, 0, "", "yes"]),
+    ),
+    strict=st.booleans(),
+    stale=st.sampled_from([0.0, 2.0, 5.0]),
+)
+def test_nobody_passes_without_a_no_that_is_good_enough(
+    mirror: bool | None, store: Any, strict: bool, stale: float
+) -> None:
+    """And an outage is one, neither a yes nor a 401, whatever is said by whom."""
+    route = replace(ORDERS, strict=strict, stale=0.0 if strict else stale)
+    staff = Staff(mirror=mirror, store=store, route=route)
+    work = staff.decider().decide(head_of(b"/", GOOD), NOW, staff.answer)
+    try:
+        outcome: Permit | Denial | None = asyncio.run(work)
+    except Unavailable:
+        outcome = None
+
+    old = store if isinstance(store, StaleRevocation) else None
+    said = store if old is None else old.is_revoked
+    asked = mirror is None or (strict and mirror is False)
+    is_away = isinstance(store, Unavailable) or (
+        old is not None and old.age > route.stale
+    )
+    if mirror is True:
+        assert isinstance(outcome, Denial)
+    elif asked and is_away:
+        assert outcome is None
+    elif asked and said is not False:
+        assert isinstance(outcome, Denial)
+    else:
+        assert isinstance(outcome, Permit)
+        age = old.age if asked and old is not None else None
+        assert outcome.revocation_age == age
 
 
 def test_an_outage_without_a_need_is_none_either() -> None:

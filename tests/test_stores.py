@@ -46,9 +46,10 @@ async def test_in_redis_each_has_connections_of_its_own(
     """None before they are needed."""
     settings = settings_of(tmp_path / "site", more)
     settings = replace(settings, store=Store("redis://127.0.0.1:9/0"))
-    stores = stores_of(settings, CLOCK)
+    stores = stores_of(settings, CLOCK, stale=3.0)
     try:
         assert isinstance(stores.revocations, MirroredRevocations)
+        assert stores.revocations._stale == 3.0
         assert (stores.api_keys is not None) == bool(more)
     finally:
         await stores.aclose()

@@ -69,6 +69,10 @@ def test_a_trouble_of_one_is_shown_and_fatal_only_if_all_have_it() -> None:
     assert merged([[good], [bad]]) == [Check("keys", "away", fatal=False)]
     assert merged([[bad], [bad]]) == [bad]
     assert merged([[bad], [other]]) == [Check("keys", "away; expired", fatal=True)]
+    old, older = Check("keys", note="1 s old"), Check("keys", note="2 s old")
+    assert merged([[old], [older], [old], [good]]) == [
+        Check("keys", note="1 s old; 2 s old")
+    ]
 
 
 async def test_who_waits_for_a_killed_worker_is_served_by_its_successor(

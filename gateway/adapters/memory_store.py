@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.model import Principal
 from gateway.revocation.entries import Revocation
 from gateway.revocation.feed import Position
-from gateway.revocation.lists import Effect, Told, Watchers
+from gateway.revocation.lists import Effect, MirrorState, Told, Watchers
 from gateway.revocation.mirror import Mirror
 
 
@@ -71,6 +71,9 @@ class MemoryRevocations:
 
     def health(self) -> None:
         return
+
+    def state(self) -> MirrorState:
+        return MirrorState(is_live=True, age=0.0, entries=len(self), resyncs=0)
 
     async def aclose(self) -> None:
         """Keep what there is: the next generation goes on with it."""

@@ -42,7 +42,7 @@ from gateway.clock import Clock
 from gateway.model import Principal
 from gateway.revocation.entries import Revocation
 from gateway.revocation.feed import Follower, Hole, Position, entry_at, read_entry
-from gateway.revocation.lists import Effect, Told, Watchers
+from gateway.revocation.lists import Effect, MirrorState, Told, Watchers
 from gateway.revocation.mirror import Mirror
 
 _LOG = logging.getLogger(__name__)
@@ -154,6 +154,9 @@ class MirroredRevocations:
         if self._fault:
             return f"{STORE} is away: {self._fault}"
         return self._store.health()
+
+    def state(self) -> MirrorState:
+        return MirrorState(self.is_live, self.age, len(self), self.resyncs)
 
     async def ready(self, within: float) -> None:
         with suppress(TimeoutError):

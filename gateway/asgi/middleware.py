@@ -366,6 +366,7 @@ class _Passage:
         """
         head, permit = self.head, self.permit
         decided = self.denial or self.outage or permit
+        judged = permit or self.denial
         route = decided.route if decided else None
         reason: str | None = None
         decision: Decision = "error"
@@ -391,6 +392,7 @@ class _Passage:
             principal=decided.principal if decided else None,
             generation=engine.generation,
             upstream=permit.upstream if permit else None,
+            revocation_age=judged.revocation_age if judged else None,
             bytes_in=self.received,
             bytes_out=self.sent,
             ms=seconds * 1000,

@@ -29,6 +29,7 @@ class Check:
     name: str
     trouble: str = ""  # what is wrong, in our own words; "" when nothing is
     fatal: bool = False  # while in trouble, every request would fail
+    note: str = ""  # what else there is to say, in trouble or not
 
 
 def probes(
@@ -58,6 +59,7 @@ def probes(
             return _plain("ok" if ready else "not ready", ok=ready)
         lines = [
             f"[{'-' if check.trouble else '+'}] {check.name}: {check.trouble or 'ok'}"
+            f"{'; ' if check.note else ''}{check.note}"
             for check in found
         ]
         lines.append("ready" if ready else "not ready")

@@ -55,6 +55,7 @@ class Entry(NamedTuple):
     upstream: str | None = None  # by name
     client: str = ""  # the address, by R17
     token_hash: str | None = None  # of TokenHash
+    revocation_age: float | None = None  # seconds; of an old mirror that decided
     form: Form | None = None  # of `form_of`, where somebody has made it before
 
 
@@ -79,6 +80,7 @@ FIELDS = (
     "client",
     "token_hash",
 )
+RARE_FIELDS = ("revocation_age",)  # there only when they say something
 _ID = 64  # characters; the longest request id there is
 PRINCIPAL_FIELDS = ("issuer", "subject", "kind", "client_id", "token_id", "roles")
 
@@ -198,7 +200,9 @@ def _form(e: Entry, quote: _Quote) -> Form:
         f',"upstream":{said(e.upstream)}'
         ',"bytes_in":'
     )
-    after = f',"client":{quote(e.client)},"token_hash":{said(e.token_hash)}}}\n'
+    age = e.revocation_age
+    rare = "" if age is None else f',"revocation_age":{age:.3f}'
+    after = f',"client":{quote(e.client)},"token_hash":{said(e.token_hash)}{rare}}}\n'
     return _escaped(between), _escaped(after)
 
 

@@ -190,6 +190,34 @@ STORE_UP = Family(
     "Whether the revocation store answers.",
     merge="min",
 )
+MIRROR_LIVE = Family(
+    "gateway_revocation_mirror_live",
+    "gauge",
+    "Whether the local mirror of the revocation list counts.",
+    merge="min",
+)
+MIRROR_AGE = Family(
+    "gateway_revocation_mirror_age_seconds",
+    "gauge",
+    "Time since the mirror was last known to be whole.",
+    merge="max",
+)
+MIRROR_ENTRIES = Family(
+    "gateway_revocation_mirror_entries",
+    "gauge",
+    "Revocations in the mirror.",
+    merge="min",
+)
+MIRROR_RESYNCS = Family(
+    "gateway_revocation_mirror_resyncs_total",
+    "counter",
+    "Snapshots of the revocation list that were taken.",
+)
+STALE_DECISIONS = Family(
+    "gateway_revocation_stale_decisions_total",
+    "counter",
+    "Decisions by an old mirror, because the store was away.",
+)
 LOG_LOST = Family(
     "gateway_log_lines_lost_total",
     "counter",
@@ -222,7 +250,8 @@ FAMILIES: Final = (
     *(CONNECTIONS, CONNECTIONS_REFUSED, HANDSHAKES_FAILED, CERTIFICATE_END, NEEDS),
     *(VERIFIED, VERIFIED_BYTES, VERIFIED_LOOKUPS),
     *(KEYS, KEYS_AGE, KEYS_REFRESHES, INTROSPECTIONS, INTROSPECTIONS_PENDING),
-    STORE_UP,
+    *(STORE_UP, MIRROR_LIVE, MIRROR_AGE, MIRROR_ENTRIES, MIRROR_RESYNCS),
+    STALE_DECISIONS,
     *(LOG_LOST, CONFIG, RELOADS, CPU, MEMORY, OPEN_FDS, MAX_FDS),
 )
 
@@ -245,6 +274,7 @@ class Metrics:
         self._by_form: dict[Form, _Cell] = {}
         self._upstreams: dict[Labels, _Histogram] = {}
         self._needs: dict[Labels, _Histogram] = {}
+        self.decided_stale = 0  # by an old mirror of the revocation list
 
     def counting(self, log: Callable[[Entry], None]) -> Callable[[Entry], None]:
         """Return what counts an entry before it hands it to *log*."""

@@ -724,8 +724,14 @@ class Exchange:
             (now - self.started) * 1000,
             upstream_time * 1000 if upstream_time else None,
         )
-        way = self._way
-        if way is None or self.failure or self.denial is not None:
+        way, permit = self._way, self.permit
+        if (
+            way is None
+            or self.failure
+            or self.denial is not None
+            # An outage, in which each has an age of its own.
+            or (permit is not None and permit.revocation_age is not None)
+        ):
             return Entry._make(differs + self._shared())
         shared = way.alike(self.status)
         if shared is None:
@@ -756,6 +762,7 @@ class Exchange:
             known = self.outage
             decision, reason = "outage", self.outage.dependency
         route = known.route if known is not None else None
+        judged = permit or denial
         if head is None:
             method, path = asked.method.decode("latin-1"), asked.target
             host, client, token_hash = "", self.client.peer.address, None
@@ -776,6 +783,7 @@ class Exchange:
             permit.upstream if permit is not None else None,
             client,
             token_hash,
+            None if judged is None else judged.revocation_age,
             None,
         )
 

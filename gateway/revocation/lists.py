@@ -32,6 +32,16 @@ class Effect:
         return self.applied + self.lapsed == self.workers
 
 
+@dataclass(frozen=True, slots=True)
+class MirrorState:
+    """How the local mirror of a list is."""
+
+    is_live: bool  # it counts
+    age: float  # seconds since it was last known to be whole; infinite: it never was
+    entries: int
+    resyncs: int  # snapshots taken
+
+
 class RevocationList(Protocol):
     """Who knows what is revoked."""
 
@@ -106,6 +116,10 @@ class RevocationList(Protocol):
 
     def health(self) -> str | None:
         """Say in words what keeps checks from being answered; None: nothing."""
+        ...
+
+    def state(self) -> MirrorState:
+        """Say how the local mirror is."""
         ...
 
     async def aclose(self) -> None:

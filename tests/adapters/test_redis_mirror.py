@@ -159,10 +159,15 @@ async def test_a_frozen_store_ends_a_mirror_with_its_lease(
     async with mirrored(redis_server.url, stale=9.0) as here:
         await in_force(here, entry("token", "t-1"))
         gone, other = principal("t-1"), principal("t-2")
+        before = here.state()
+        assert (before.is_live, before.entries, before.resyncs) == (True, 1, 1)
+        assert before.age < LEASE
         redis_server.pause()
         frozen_at = time.monotonic()
         await until(lambda: not here.is_live)
         assert time.monotonic() - frozen_at < LEASE + 0.5
+        assert not here.state().is_live
+        assert here.state().age > LEASE / 2
 
         assert here.check_now(gone) is True
         assert here.check_now(other) is None

@@ -40,6 +40,9 @@ async def test_an_empty_list_revokes_nobody(revocations: RevocationList) -> None
     assert revocations.check_now(who) in {None, False}
     assert revocations.health() is None
     await revocations.probe()
+    state = revocations.state()
+    assert (state.entries, state.resyncs) == (0, 0)
+    assert state.is_live is (revocations.check_now(who) is not None)
 
 
 async def test_a_token_or_session_is_revoked_by_name(

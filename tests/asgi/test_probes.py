@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -68,12 +69,16 @@ async def test_each_probe_answers_its_own_question(
 
 async def test_readyz_says_on_demand_what_is_in_trouble() -> None:
     """`/readyz?verbose` lists every check with what is wrong with it."""
-    answer = await get("/readyz?verbose", STORE_AWAY)
+    noted = replace(STORE_AWAY, note="mirror 3.0 s old")
+    other = Check("keys", note="as of now")
+    answer = await get("/readyz?verbose", STORE_AWAY, noted, other)
 
     assert answer.status_code == 200
     assert answer.text.splitlines() == [
         "[+] started: ok",
         "[-] revocation store: did not answer",
+        "[-] revocation store: did not answer; mirror 3.0 s old",
+        "[+] keys: ok; as of now",
         "ready",
     ]
 

@@ -19,6 +19,7 @@ from gateway.observe.access import (
     FIELDS,
     MAX_FIELD,
     PRINCIPAL_FIELDS,
+    RARE_FIELDS,
     Entry,
     shown,
     to_colour,
@@ -100,12 +101,24 @@ def test_the_reference_names_every_field_and_no_other() -> None:
     documented = re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE)
     of_principal = [f"principal.{name}" for name in PRINCIPAL_FIELDS]
     at = FIELDS.index("principal") + 1
-    assert documented == [*FIELDS[:at], *of_principal, *FIELDS[at:]]
+    assert documented == [
+        *FIELDS[:at],
+        *of_principal,
+        *FIELDS[at:],
+        *RARE_FIELDS,
+    ]
 
     emitted = read(ENTRY)
     assert tuple(emitted) == FIELDS
     assert tuple(emitted["principal"]) == PRINCIPAL_FIELDS
-    assert {*Entry._fields} - {"form"} == set(FIELDS)
+    assert {*Entry._fields} - {"form"} == {*FIELDS, *RARE_FIELDS}
+
+
+def test_an_old_mirror_that_decided_stands_at_the_end() -> None:
+    """In seconds; no other line has room for it."""
+    line = to_json(ENTRY._replace(revocation_age=2.34567)).decode()
+
+    assert line == to_json(ENTRY).decode().replace("}\n", ',"revocation_age":2.346}\n')
 
 
 def test_the_reference_shows_lines_as_they_are() -> None:
