@@ -11,13 +11,16 @@ import signal
 import socket
 import stat
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock, patch
 
 import httpx2
 import jwt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.ports import free_port
@@ -33,9 +36,11 @@ from gateway.model import (
     Fingerprints,
     KeyNeeded,
     Permit,
+    Principal,
     RevocationNeeded,
     Unavailable,
 )
+from gateway.observe.access import to_json
 from gateway.observe.metrics import NEEDS
 from gateway.proxy.sockets import bind
 from tests.backends import echoing, running
@@ -222,6 +227,194 @@ async def test_readiness_names_what_is_in_trouble(tmp_path: Path) -> None:
     assert answer.status_code == 200
     assert "[-] revocation store" in answer.text
     assert "[+] keys of issuer corp: ok" in answer.text
+
+
+ALLOWED = '[outage]\nrevocation = "allow-stale"\nmax_staleness = "5s"\n'
+STRICT = 'revocation = { mode = "strict" }'
+DENY = 'revocation = { outage = "deny" }'
+SHORT = 'revocation = { outage = "allow-stale", max_staleness = "2s" }'
+ME = """
+[[route]]
+id         = "orders.%s"
+methods    = ["GET"]
+path       = "/me/%s"
+access     = "authenticated"
+%s
+"""
+
+
+def with_ways(site: Site) -> Site:
+    """Let *site* have a route of each way to ask about revocation."""
+    ways = {"plain": "", "strict": STRICT, "deny": DENY, "short": SHORT}
+    site.policy += "".join(ME % (name, name, said) for name, said in ways.items())
+    site.more += ALLOWED
+    return site
+
+
+@dataclass
+class Scripted:
+    """A revocation list that says what a script has it say."""
+
+    known: bool = False  # revoked, as the mirror knows
+    revoked: bool = False  # as the store knows
+    live: bool = True
+    up: bool = True
+    age: float = 0.0
+
+    def check_now(self, _principal: Principal) -> bool | None:
+        return self.known if self.known or self.live else None
+
+    async def check(self, _principal: Principal) -> bool:
+        if not self.up:
+            raise Unavailable("revocation store")
+        return self.known or self.revoked
+
+    def check_stale(
+        self, _principal: Principal, most: float
+    ) -> tuple[bool, float] | None:
+        return None if self.age > most else (self.known, self.age)
+
+    def instead_of(self, engine: Engine) -> Any:
+        """Return what lets it stand in for the list of *engine*."""
+        return patch.multiple(
+            engine.stores.revocations,
+            check_now=self.check_now,
+            check=self.check,
+            check_stale=self.check_stale,
+        )
+
+    def expected(self, way: str) -> str:
+        """Say what becomes of a request to a route that asks in this *way*."""
+        most = {"plain": 5.0, "short": 2.0}.get(way, 0.0)
+        if self.known:
+            return "token.revoked"
+        if self.live and way != "strict":
+            return "permit"
+        if self.up:
+            return "token.revoked" if self.revoked else "permit"
+        return (
+            f"permit as of {self.age}" if self.age <= most else "revocation store away"
+        )
+
+
+async def became(engine: Engine, path: str, token: str) -> str:
+    """Return what became of a request, in the words of Scripted.expected."""
+    head = head_of(path.encode(), bearer(token))
+    try:
+        outcome = await engine.decide(head, engine.clock.wall())
+    except Unavailable as outage:
+        return f"{outage.dependency} away"
+    if isinstance(outcome, Denial):
+        return str(outcome)
+    age = outcome.revocation_age
+    return "permit" if age is None else f"permit as of {age}"
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, str]:
+    """Give an engine with those routes, and a token that is good there."""
+    site = with_ways(Site(tmp_path_factory.mktemp("ways")))
+    return Engine(site.load()), site.token("c-1")
+
+
+@given(
+    schedule=st.lists(
+        st.builds(
+            Scripted,
+            st.booleans(),
+            st.booleans(),
+            st.booleans(),
+            st.booleans(),
+            st.floats(0.001, 9.0),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_no_schedule_of_outages_lets_pass_or_refuses_by_mistake(
+    ways: tuple[Engine, str], schedule: list[Scripted]
+) -> None:
+    """Known as revoked: 401. Not known well enough: 503. Nobody is 401 by an outage."""
+    engine, token = ways
+    before = engine.metrics.decided_stale
+
+    async def play() -> list[str]:
+        said = []
+        for script in schedule:
+            with script.instead_of(engine):
+                for way in ("plain", "strict", "deny", "short"):
+                    path = f"/api/orders/me/{way}"
+                    said.append(await became(engine, path, token))
+                said.append(await became(engine, "/api/orders/status", token))
+        return said
+
+    found = asyncio.run(play())
+    expected = [
+        said
+        for script in schedule
+        for said in (
+            *(script.expected(way) for way in ("plain", "strict", "deny", "short")),
+            "permit",
+        )
+    ]
+    assert found == expected
+    stale = sum("as of" in each for each in found)
+    assert engine.metrics.decided_stale - before == stale
+
+
+async def test_an_old_mirror_that_decided_is_in_the_log_and_counted(
+    tmp_path: Path,
+) -> None:
+    """Each request with the age it had then; usual ones say nothing of it."""
+    port = free_port()
+    async with running(echoing) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        site.more = f'[probes]\nlisten = "127.0.0.1:{port}"\n'
+        alice = with_ways(site).bearer("c-1")
+        async with site.running() as gateway, httpx2.AsyncClient() as http:
+
+            async def ask(path: str, **script: Any) -> int:
+                with Scripted(**script).instead_of(gateway.engine):
+                    answer = await http.get(url(gateway) + path, headers=alice)
+                return answer.status_code
+
+            away = {"live": False, "up": False}
+            statuses = [
+                await ask(ORDERS),
+                await ask(ORDERS, **away, age=2.0),
+                await ask(ORDERS, **away, age=3.0),
+                await ask(ORDERS.replace("c-1", "c-2"), **away, age=4.0),
+                await ask(ORDERS, **away, age=5.5),
+                await ask("/api/orders/me/deny", **away, age=1.0),
+                await ask(ORDERS),
+            ]
+            found = await scraped(port)
+
+    assert statuses == [200, 200, 200, 403, 503, 503, 200]
+    ages = [None, 2.0, 3.0, 4.0, None, None, None]
+    assert [entry.revocation_age for entry in site.log] == ages
+    assert [b"revocation_age" in to_json(entry) for entry in site.log] == [
+        age is not None for age in ages
+    ]
+    assert found["gateway_revocation_stale_decisions_total"] == {(): 3}
+    assert found["gateway_revocation_mirror_live"] == {(): 1}
+    assert found["gateway_revocation_mirror_age_seconds"] == {(): 0}
+    assert found["gateway_revocation_mirror_entries"] == {(): 0}
+    assert found["gateway_revocation_mirror_resyncs_total"] == {(): 0}
+
+
+async def test_a_mirror_that_never_was_has_no_age(tmp_path: Path) -> None:
+    """And is said to be none."""
+    engine = Engine(Site(tmp_path, store="redis://127.0.0.1:9/0").load())
+    try:
+        found = {family.name: value for family, _, value in engine.measure()}
+        (note,) = [c.note for c in engine.checks() if c.name == "revocation store"]
+    finally:
+        await engine.aclose()
+
+    assert found["gateway_revocation_mirror_live"] == 0
+    assert "gateway_revocation_mirror_age_seconds" not in found
+    assert note == "no mirror"
 
 
 async def test_without_any_key_and_any_public_route_it_is_not_ready(

@@ -6,7 +6,7 @@ log never shows).
 
 Imports: the standard library, gateway.config.findings, gateway.config.gateway_file,
 gateway.config.settings, gateway.config.store_url, gateway.config.syntax,
-gateway.config.tls, gateway.policy.spec.
+gateway.config.tls, gateway.config.units, gateway.policy.spec.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import re
 from collections.abc import Sequence
 
 from gateway.config import gateway_file as written
-from gateway.config import syntax
+from gateway.config import syntax, units
 from gateway.config.findings import Findings
 from gateway.config.settings import (
     Address,
     Admin,
     HeaderRules,
     Identity,
+    Outage,
     Server,
     Store,
 )
@@ -157,14 +158,15 @@ def check_workers(server: Server, store: Store, found: Findings) -> None:
         )
 
 
-def check_outage(table: written.Outage, found: Findings) -> None:
-    """Note what this version can't do yet."""
-    if table.revocation == "allow-stale":
-        found.problem(
+def build_outage(table: written.Outage, found: Findings) -> Outage:
+    """Build [outage]: to decide by what was known some time ago is weaker (R61)."""
+    outage = Outage(table.revocation, table.max_staleness)
+    if outage.stale:
+        found.weak(
             ("outage", "revocation"),
-            '"allow-stale" needs the revocation mirror, which is not there yet',
-            'revocation = "deny"',
+            f"allow-stale for {units.spell_duration(outage.stale)}",
         )
+    return outage
 
 
 def build_headers(

@@ -27,7 +27,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from gateway.config import syntax, units
-from gateway.config.settings import Address
+from gateway.config.settings import LEASE, Address
+
+MOST_STALENESS = 300.0  # seconds; the longest in which a revocation may be missed
 
 # What other versions know, or will: said in words instead of "unknown key".
 LATER = {
@@ -44,7 +46,6 @@ LATER = {
     "cors": "CORS",
     "step_up": "step-up authentication",
     "conflict": "separation of duties",
-    "max_staleness": 'revocation = "allow-stale"',
 }
 
 
@@ -150,6 +151,20 @@ ProofAlgorithm = Literal[
 ]
 Algorithm = Literal[ProofAlgorithm, "HS256", "HS384", "HS512"]
 ScopeChoice = Literal["limit", "grant", "ignore"]
+
+
+def _staleness(value: float) -> float:
+    if value <= LEASE:
+        raise ValueError(
+            f"must be more than {units.spell_duration(LEASE)}: so long the mirror"
+            " counts anyway"
+        )
+    return value
+
+
+Staleness = Annotated[
+    Duration, AfterValidator(_staleness), between_times(0, MOST_STALENESS)
+]
 
 
 class Or:

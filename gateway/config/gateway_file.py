@@ -34,6 +34,7 @@ from gateway.config.fields import (
     Origin,
     Reference,
     Size,
+    Staleness,
     Table,
     Text,
     between_sizes,
@@ -210,8 +211,11 @@ class Outage(Table):
     """What happens while the store is away: one line for each use."""
 
     revocation: Literal["deny", "allow-stale"] = key(
-        "deny: a request that needs the store is 503.", "deny"
+        "deny: what needs the store is 503. allow-stale: the last complete mirror of"
+        " the revocation list decides, as long as it is no older than max_staleness.",
+        "deny",
     )
+    max_staleness: Staleness = key("How old that mirror may be.", "5s")
 
 
 class Identity(Table):

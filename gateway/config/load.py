@@ -9,6 +9,7 @@ gateway.policy.spec, gateway.policy.suggest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +128,7 @@ def load(
     store = build.build_store(table.store, found)
     if names.broken.isdisjoint({("server",), ("store",)}):
         build.check_workers(server, store, found)
-    build.check_outage(table.outage, found)
+    outage = build.build_outage(table.outage, found)
     issuers = build_issuers(table.issuer, found)
     check_names(table, found)
     fernet = build_fernet(table.fernet, found)
@@ -178,7 +179,9 @@ def load(
             check_bindings(policies.files, issuers, server, dpop, found)
         if ("certificates",) not in names.broken:
             check_kinds(policies.files, certificates, found)
-        policy = _compile(policies, issuers, names, server.own_prefix, found)
+        # What [outage] says wrong is no reason to find fault with the routes as well.
+        most = math.inf if ("outage",) in names.broken else outage.stale
+        policy = _compile(policies, issuers, names, server.own_prefix, most, found)
     hidden = found.hidden
     if policy is None or found.problems or policies.broken:
         raise error(found.problems, policies.broken, everything, hidden)
@@ -200,7 +203,7 @@ def load(
         log_query=query,
         weakenings=(*found.weakenings, *_weak_routes(policy, hidden)),
         accepted=tuple(accept.what for accept in table.check.accept),
-        outage_revocation="deny",
+        outage=outage,
         api_keys=api_keys,
         fernet=None if fernet is None else fernet[0],
         jwe=None if jwe is None else jwe[0],
@@ -366,6 +369,7 @@ def _compile(
     issuers: Mapping[str, Issuer],
     names: _Names,
     own_prefix: str,
+    stale: float,
     found: Findings,
 ) -> Policy | None:
     """Compile the policy; None, and problems, if it doesn't."""
@@ -384,6 +388,7 @@ def _compile(
         issuers=grants,
         upstreams=names.upstreams | policies.upstreams,
         own_prefix=own_prefix,
+        stale=stale,
         line=lambda file, at: line_of(by_file[file], at),
     )
     if isinstance(outcome, Policy):

@@ -26,6 +26,7 @@ from gateway.policy.spec import (
     KeyPath,
     OwnerSpec,
     PolicyFile,
+    RevocationSpec,
     RoleSpec,
     RouteSpec,
     ServiceSpec,
@@ -170,6 +171,7 @@ def _file(file: str, parsed: _Table, *, operators: bool) -> PolicyFile:
             issuers=_maybe(service.issuers),
             credentials=tuple(service.credentials),
             binding=_maybe(service.binding),
+            revocation=_revocation(service.revocation),
             read=service.read,
             write=service.write,
             audience=_maybe(service.audience),
@@ -211,6 +213,7 @@ def _route(at: KeyPath, route: written.Route) -> RouteSpec:
         audience=_maybe(route.audience),
         credentials=_maybe(route.credentials),
         binding=_maybe(route.binding),
+        revocation=_revocation(route.revocation),
         max_body=route.max_body,
         max_in_flight=route.max_in_flight,
         allow_encoded=tuple(route.allow_encoded),
@@ -224,6 +227,12 @@ def _route(at: KeyPath, route: written.Route) -> RouteSpec:
         stream=route.stream,
         at_expiry=route.at_expiry,
     )
+
+
+def _revocation(said: written.RouteRevocation | None) -> RevocationSpec | None:
+    if said is None:
+        return None
+    return RevocationSpec(said.mode == "strict", said.outage, said.max_staleness)
 
 
 def _maybe(items: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -18,6 +18,7 @@ from gateway.config.fields import (
     Host,
     Or,
     Size,
+    Staleness,
     Table,
     Text,
     between_sizes,
@@ -43,6 +44,9 @@ class Service(Table):
     )
     binding: BindingList | None = key(
         "Its tokens count only if they are bound to one of these.", None
+    )
+    revocation: RouteRevocation | None = key(
+        "How revocation is asked about, more strictly than by default.", None
     )
     read: Text | None = key(
         "The permission for GET and HEAD of paths that no route names.", None
@@ -131,6 +135,20 @@ REQUIRE: dict[str, Any] = {
 }
 
 
+class RouteRevocation(Table):
+    """How revocation is asked about; never less strictly than [outage] says."""
+
+    mode: Literal["mirror", "strict"] = key(
+        "mirror: the local mirror of the list, while it counts. strict: the store,"
+        " each time.",
+        "mirror",
+    )
+    outage: Literal["deny", "allow-stale"] | None = key(
+        "As in [outage], for this route.", None
+    )
+    max_staleness: Staleness | None = key("As in [outage], for this route.", None)
+
+
 class Route(Table):
     """What may be called, and by whom. Exactly one of access and require."""
 
@@ -169,6 +187,7 @@ class Route(Table):
         "As in [service], for this route.", None, min_length=1
     )
     binding: BindingList | None = key("As in [service], for this route.", None)
+    revocation: RouteRevocation | None = key("As in [service], for this route.", None)
     max_body: Size | None = key("As in [server], for this route; larger too.", None)
     max_in_flight: int | None = key(
         "Requests in flight at a time; more is 503. Without it, as many as its"

@@ -104,6 +104,22 @@ class Store(Quiet):
         return self.url == "memory"
 
 
+LEASE = 1.0  # seconds that a mirror of the revocation list counts without its store
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """[outage]."""
+
+    revocation: Literal["deny", "allow-stale"] = "deny"
+    max_staleness: float = 5.0
+
+    @property
+    def stale(self) -> float:
+        """Seconds for which an old mirror may decide; 0: not at all."""
+        return self.max_staleness if self.revocation == "allow-stale" else 0.0
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Certificates(Quiet):
     """[certificates]: clients whose certificate is their credential."""
@@ -372,7 +388,7 @@ class Settings(Quiet):
     log_query: frozenset[str] = frozenset()  # query names the access log may show
     weakenings: tuple[Weakening, ...] = ()
     accepted: tuple[str, ...] = ()  # [[check.accept]] what
-    outage_revocation: Literal["deny"] = "deny"
+    outage: Outage = Outage()
     api_keys: ApiKeys | None = None  # None: there are none
     fernet: Fernet | None = None
     jwe: Jwe | None = None

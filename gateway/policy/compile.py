@@ -22,6 +22,7 @@ from gateway.policy.routes import (
     Service,
     check_binding,
     check_kinds,
+    check_revocation,
     compile_defaults,
     compile_route,
 )
@@ -46,6 +47,7 @@ def compile_policy(
     upstreams: Collection[str],
     own_prefix: str,
     line: Callable[[str, KeyPath], str],
+    stale: float = 0.0,
 ) -> Policy | list[Problem]:
     """Return the policy that *files* make up together, or all Problems.
 
@@ -55,6 +57,8 @@ def compile_policy(
         upstreams: The names of every [upstream.x].
         own_prefix: Where our own endpoints are; no route may stand there.
         line: Returns "file:line" of a key path, for messages that name two places.
+        stale: Seconds for which operators let an old mirror of the revocation list
+            decide while the store is away; 0: not at all.
     """
     vocabulary, problems = read_vocabulary(files, line)
     roles, wrong_roles = read_roles(files, vocabulary)
@@ -63,7 +67,7 @@ def compile_policy(
     reserved = ((".well-known",), tuple(own_prefix.strip("/").split("/")))
     services: list[Service] = []
     for file in files:
-        service = _service(file, issuers, upstreams, reserved, problems)
+        service = _service(file, issuers, upstreams, reserved, stale, problems)
         if service is not None:
             services.append(service)
     _check_names(files, line, problems)
@@ -102,7 +106,7 @@ def compile_policy(
         roles=roles,
         grants=Grants(vocabulary, roles, issuers),
         hosts=frozenset().union(*(service.hosts for service in services)),
-        generation=_generation(files, issuers, own_prefix),
+        generation=_generation(files, issuers, own_prefix, stale),
     )
 
 
@@ -132,6 +136,7 @@ def _service(
     issuers: Mapping[str, IssuerGrants],
     upstreams: Collection[str],
     reserved: tuple[tuple[str, ...], ...],
+    stale: float,
     problems: list[Problem],
 ) -> Service | None:
     """Understand one [service]; None where its routes can't be placed."""
@@ -146,8 +151,10 @@ def _service(
             problems.append(Problem(file.file, (), say, hint))
         return None
 
-    def wrong(key: str, message: str, suggestion: str = "", value: str = "") -> None:
-        at = (*spec.at, key)
+    def wrong(
+        key: str, message: str, suggestion: str = "", value: str = "", *more: str
+    ) -> None:
+        at = (*spec.at, key, *more)
         say = f'service "{spec.name}": {message}'
         problems.append(Problem(file.file, at, say, suggestion, value))
 
@@ -165,6 +172,7 @@ def _service(
     has_keys = API_KEYS in issuers
     check_kinds(spec.credentials, has_keys, lambda *said: wrong("credentials", *said))
     check_binding(spec.binding, lambda *said: wrong("binding", *said))
+    check_revocation(spec.revocation, stale, wrong)
     if spec.audience is not None and not spec.audience:
         wrong("audience", "an empty audience lets nobody pass")
     if spec.credentials_to_upstream not in {None, "strip", "pass"}:
@@ -202,6 +210,7 @@ def _service(
         tuple(name for name in dict.fromkeys(accepted) if name != API_KEYS),
         reserved,
         has_keys,
+        stale,
     )
 
 
@@ -299,7 +308,10 @@ def _collision(it: Compiled, other: Compiled) -> Problem:
 
 
 def _generation(
-    files: Sequence[PolicyFile], issuers: Mapping[str, IssuerGrants], own_prefix: str
+    files: Sequence[PolicyFile],
+    issuers: Mapping[str, IssuerGrants],
+    own_prefix: str,
+    stale: float,
 ) -> str:
     """Name what this policy was made of: equal in every process, whatever the order."""
     digest = hashlib.sha256()
@@ -308,5 +320,5 @@ def _generation(
     for name, it in sorted(issuers.items()):
         parts = (name, sorted(it.roles), it.scope_user, it.scope_service)
         digest.update(repr(parts).encode())
-    digest.update(own_prefix.encode())
+    digest.update(f"{own_prefix} {stale}".encode())
     return digest.hexdigest()[:16]

@@ -29,6 +29,7 @@ from gateway.policy.spec import (
     OwnerSpec,
     PolicyFile,
     Problem,
+    RevocationSpec,
     RouteSpec,
     ServiceSpec,
     SocketsSpec,
@@ -71,6 +72,7 @@ class Service:
     issuers: tuple[str, ...]
     reserved: tuple[tuple[str, ...], ...]  # our own prefixes
     has_keys: bool = False  # whether there are API keys at all
+    stale: float = 0.0  # seconds that operators allow, see compile_policy
 
     @property
     def strip(self) -> int:
@@ -108,7 +110,7 @@ def compile_route(
     problems: list[Problem] = []
 
     def wrong(
-        key: str, message: str, suggestion: str = "", value: str = "", *more: int
+        key: str, message: str, suggestion: str = "", value: str = "", *more: int | str
     ) -> None:
         at = (*spec.at, key, *more)
         problems.append(Problem(file, at, say + message, suggestion, value))
@@ -136,8 +138,10 @@ def compile_route(
             wrong("allow_encoded", what, hint, escape, index)
     check_kinds(spec.credentials, service.has_keys, lambda *a: wrong("credentials", *a))
     check_binding(spec.binding, lambda *a: wrong("binding", *a))
-    if spec.binding is not None and spec.access == "public":
-        wrong("binding", "a public route looks at no token")
+    check_revocation(spec.revocation, service.stale, wrong)
+    for asked in ("binding", "revocation"):
+        if getattr(spec, asked) is not None and spec.access == "public":
+            wrong(asked, "a public route looks at no token")
     if spec.audience is not None and not spec.audience:
         wrong("audience", "an empty audience lets nobody pass")
     if spec.credentials_to_upstream not in {None, "strip", "pass"}:
@@ -187,6 +191,7 @@ def compile_route(
         "pass" if is_public else service.spec.credentials_to_upstream
     )
     audience = spec.audience if spec.audience is not None else service.spec.audience
+    asked_how = spec.revocation or service.spec.revocation
     route = Route(
         name,
         service.spec.name,
@@ -198,6 +203,8 @@ def compile_route(
         audience=None if audience is None else frozenset(audience),
         credentials=frozenset(kinds),
         binding=_binding(spec.binding or service.spec.binding),
+        strict=asked_how is not None and asked_how.strict,
+        stale=0.0 if is_public else _stale(asked_how, service.stale),
         strip=service.strip,
         escapes=frozenset(spec.allow_encoded),
         max_body=spec.max_body,
@@ -313,6 +320,8 @@ def compile_defaults(
             audience=None if spec.audience is None else frozenset(spec.audience),
             credentials=frozenset(spec.credentials),
             binding=_binding(spec.binding),
+            strict=spec.revocation is not None and spec.revocation.strict,
+            stale=_stale(spec.revocation, service.stale),
             strip=service.strip,
             pass_credentials=spec.credentials_to_upstream == "pass",
             place=line(file, at),
@@ -357,6 +366,53 @@ def check_binding(
 ) -> None:
     """Report what is wrong with what tokens are to be bound to."""
     _check_words(kinds, BINDINGS, 'nothing is bound to "{}"', wrong)
+
+
+def check_revocation(
+    spec: RevocationSpec | None, stale: float, wrong: Callable[..., None]
+) -> None:
+    """Report what is wrong with how a service or a route asks about revocation.
+
+    Args:
+        spec: What it says.
+        stale: Seconds that operators allow; it may only be stricter.
+        wrong: Takes the key, what is wrong, a suggestion, "", and the key within it.
+    """
+    if spec is None:
+        return
+
+    def say(word: str, message: str, suggestion: str = "") -> None:
+        wrong("revocation", message, suggestion, "", word)
+
+    most = spec.max_staleness
+    if spec.outage not in {None, "deny", "allow-stale"}:
+        hint = did_you_mean(spec.outage or "", ("deny", "allow-stale"))
+        say("outage", '"deny" or "allow-stale" belongs here', hint)
+    elif spec.strict and spec.outage == "allow-stale":
+        what = "strict asks the store each time: no old mirror decides"
+        say("outage", what, 'mode = "mirror"')
+    elif most is not None and (spec.strict or spec.outage == "deny"):
+        what = "max_staleness is for allow-stale: no old mirror decides here"
+        say("max_staleness", what, "leave it out")
+    elif not stale and (most is not None or spec.outage == "allow-stale"):
+        what = "gateway.toml says deny, and a route may only be stricter"
+        hint = 'for its operators: [outage] revocation = "allow-stale"'
+        say("outage" if spec.outage else "max_staleness", what, hint)
+    elif most is not None and most > stale:
+        what = f"gateway.toml allows {stale:g} s, and a route may only be stricter"
+        say("max_staleness", what)
+
+
+def _stale(spec: RevocationSpec | None, most: float) -> float:
+    """Return for how many seconds an old mirror decides, *most* where nothing is said.
+
+    Whatever was said, and whether or not it was checked: no longer than that.
+    """
+    if spec is None:
+        return most
+    if spec.strict or spec.outage == "deny":
+        return 0.0
+    return most if spec.max_staleness is None else min(spec.max_staleness, most)
 
 
 def _check_words(

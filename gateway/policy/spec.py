@@ -46,6 +46,15 @@ class SocketsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RevocationSpec:
+    """`revocation = { mode, outage, max_staleness }`."""
+
+    strict: bool = False
+    outage: str | None = None  # "deny" | "allow-stale"; None: as gateway.toml says
+    max_staleness: float | None = None  # seconds; None: as gateway.toml says
+
+
+@dataclass(frozen=True, slots=True)
 class RouteSpec:
     """One [[route]]."""
 
@@ -60,6 +69,7 @@ class RouteSpec:
     audience: tuple[str, ...] | None = None
     credentials: tuple[str, ...] | None = None
     binding: tuple[str, ...] | None = None  # of "ip", "mtls", "dpop": any of these
+    revocation: RevocationSpec | None = None
     max_body: int | None = None  # bytes
     max_in_flight: int | None = None  # requests
     allow_encoded: tuple[str, ...] = ()
@@ -93,6 +103,7 @@ class ServiceSpec:
     issuers: tuple[str, ...] | None = None
     credentials: tuple[str, ...] = ("bearer",)
     binding: tuple[str, ...] | None = None
+    revocation: RevocationSpec | None = None
     read: str | None = None
     write: str | None = None
     audience: tuple[str, ...] | None = None

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from gateway.adapters.redis_mirror import LEASE
 from gateway.config import settings
 from gateway.config.settings import Address, Server
 from tests.config.making import Project
@@ -14,6 +15,7 @@ SERVER = 'listen     = ["127.0.0.1:8080"]'
 PROBES = 'listen = "127.0.0.1:9091"'
 ADMIN = 'listen = "unix:.gateway/admin.sock"'
 STORE = 'url = "memory"'
+ORDERS = "policies/orders.toml"
 
 
 def test_the_defaults_of_the_files_are_those_of_the_settings(project: Project) -> None:
@@ -109,7 +111,10 @@ max_connections_per_peer = 9"""
         (STORE, 'url = "rediss://a?ssl_cert_reqs=none"', "something that is not taken"),
         (STORE, 'url = "rediss://a?ssl_ca_certs=/no/ca.pem"', "cannot be read"),
         (STORE, 'url = "http://a"', 'expected "memory", "redis://host:port/db"'),
-        (STORE, STORE + '\n[outage]\nrevocation = "allow-stale"', "not there yet"),
+        (STORE, STORE + '\n[outage]\nmax_staleness = "1s"', "must be more than 1s"),
+        (STORE, STORE + '\n[outage]\nmax_staleness = "301s"', "at most 5m"),
+        (STORE, STORE + "\n[outage]\nmax_staleness = 5", "a time with its unit"),
+        (STORE, STORE + '\n[outage]\ntickets = "deny"', "unknown key"),
         (STORE, STORE + '\n[outage]\nrevocation = "open"', '"deny" or "allow-stale"'),
         (STORE, STORE + '\n[headers]\nkeep = ["x-gateway-user"]', "own fields"),
         (STORE, STORE + '\n[headers]\nkeep = ["x-*"]', "own fields"),
@@ -216,6 +221,88 @@ def test_the_store_is_redis_or_memory(
     assert loaded.settings.store.is_memory is (url == "memory")
     about = {"plaintext store", "revocations in memory"}
     assert about & set(project.weak()) == ({weak} if weak else set())
+
+
+def test_outage_is_deny_unless_said(project: Project) -> None:
+    """To say how old a mirror might be is not to let it decide."""
+    assert project.load().settings.outage == settings.Outage()
+    project.append("gateway.toml", '[outage]\nmax_staleness = "2s"\n')
+    loaded = project.load()
+    assert loaded.settings.outage == settings.Outage("deny", 2.0)
+    assert loaded.settings.outage.stale == 0.0
+    assert {route.stale for route in loaded.policy.routes} == {0.0}
+    assert not [what for what in project.weak() if what.startswith("allow-stale")]
+
+
+def test_to_decide_by_an_old_mirror_is_a_weakening(project: Project) -> None:
+    """R61; all routes but public ones may, unless they say otherwise."""
+    project.append("gateway.toml", '[outage]\nrevocation = "allow-stale"\n')
+    loaded = project.load()
+    assert loaded.settings.outage.stale == 5.0
+    for route in loaded.policy.routes:
+        assert route.stale == (0.0 if route.access == "public" else 5.0)
+    assert "allow-stale for 5s" in project.weak()
+
+
+def test_the_least_staleness_is_the_lease_of_a_mirror() -> None:
+    """Two numbers that are one: configuration may not ask the store's room."""
+    assert settings.LEASE == LEASE
+
+
+REVOCATION = 'revocation = { outage = "allow-stale", max_staleness = "9s" }'
+
+
+@pytest.mark.parametrize(
+    ("outage", "said", "mark", "words"),
+    [
+        ("", REVOCATION, "outage", "gateway.toml says deny, and a route may only"),
+        (
+            "",
+            'revocation = { max_staleness = "2s" }',
+            "max_staleness",
+            "gateway.toml says deny, and a route may only be stricter",
+        ),
+        (
+            'revocation = "allow-stale"',
+            REVOCATION,
+            "max_staleness",
+            "gateway.toml allows 5 s, and a route may only be stricter",
+        ),
+        (
+            'revocation = "allow-stale"',
+            'revocation = { mode = "strict", outage = "allow-stale" }',
+            "outage",
+            "strict asks the store each time: no old mirror decides",
+        ),
+        (
+            'revocation = "allow-stale"',
+            'revocation = { outage = "deny", max_staleness = "2s" }',
+            "max_staleness",
+            "max_staleness is for allow-stale: no old mirror decides here",
+        ),
+        ("", 'revocation = { mode = "stric" }', "mode", '"mirror" or "strict"'),
+        ("", 'revocation = { max_staleness = "1s" }', "max_staleness", "more than 1s"),
+    ],
+)
+def test_a_service_cannot_weaken_what_operators_say(
+    project: Project, outage: str, said: str, mark: str, words: str
+) -> None:
+    """With file, line and column of the word that tries to."""
+    project.append("gateway.toml", f"[outage]\n{outage}\n")
+    project.edit(ORDERS, "[service]\n", f"[service]\n{said}\n")
+    row = project.read(ORDERS).splitlines().index(said) + 1
+    column = said.index("=", said.index(mark)) + 3
+    report = project.report()
+    assert f"{ORDERS}:{row}:{column}: " in report
+    assert words in report
+
+
+def test_what_is_wrong_with_outage_is_not_blamed_on_routes(project: Project) -> None:
+    """A route that says as much as was meant is right."""
+    project.append("gateway.toml", '[outage]\nrevocation = "allow-stal"\n')
+    said = 'revocation = { outage = "allow-stale", max_staleness = "4s" }'
+    project.edit(ORDERS, "[service]\n", f"[service]\n{said}\n")
+    assert len(project.problems()) == 1
 
 
 def test_weak_header_rules_are_weakenings(project: Project) -> None:

@@ -177,11 +177,18 @@ def line(name: str, at: KeyPath) -> str:
 
 
 def compiled(
-    *files: PolicyFile, issuers: Mapping[str, IssuerGrants] = ONE
+    *files: PolicyFile,
+    issuers: Mapping[str, IssuerGrants] = ONE,
+    stale: float = 0.0,
 ) -> Policy | list[Problem]:
     names = {it.service.upstream for it in files if it.service is not None}
     return compile_policy(
-        files, issuers=issuers, upstreams=names, own_prefix="/auth", line=line
+        files,
+        issuers=issuers,
+        upstreams=names,
+        own_prefix="/auth",
+        line=line,
+        stale=stale,
     )
 
 

@@ -11,7 +11,13 @@ from gateway.model import Route, Sockets
 from gateway.policy.grants import IssuerGrants
 from gateway.policy.policy import Policy
 from gateway.policy.routes import derived_id
-from gateway.policy.spec import OwnerSpec, RouteSpec, ServiceSpec, SocketsSpec
+from gateway.policy.spec import (
+    OwnerSpec,
+    RevocationSpec,
+    RouteSpec,
+    ServiceSpec,
+    SocketsSpec,
+)
 from tests.policy.making import (
     ONE,
     TWO,
@@ -302,6 +308,17 @@ def test_permissions_of_a_list_are_bits_and_the_rest_is_a_rule() -> None:
             "",
         ),
         (
+            route(
+                "GET /a",
+                access="public",
+                public_reason="x",
+                revocation=RevocationSpec(strict=True),
+            ),
+            "revocation",
+            "a public route looks at no token",
+            "",
+        ),
+        (
             route("GET /a", audience=()),
             "audience",
             "an empty audience lets nobody pass",
@@ -341,6 +358,132 @@ def test_what_is_wrong_with_a_route_is_said_at_its_place(
     name = derived_id("orders", spec.methods, spec.path) if spec.id is None else spec.id
     assert said == f'route "{name}": {message}'
     assert suggestion is None or hint == suggestion
+
+
+@pytest.mark.parametrize(
+    ("said", "stale", "meant"),
+    [
+        (None, 0.0, (False, 0.0)),
+        (None, 5.0, (False, 5.0)),
+        (RevocationSpec(), 5.0, (False, 5.0)),
+        (RevocationSpec(strict=True), 5.0, (True, 0.0)),
+        (RevocationSpec(strict=True, outage="deny"), 0.0, (True, 0.0)),
+        (RevocationSpec(outage="deny"), 5.0, (False, 0.0)),
+        (RevocationSpec(outage="deny"), 0.0, (False, 0.0)),
+        (RevocationSpec(outage="allow-stale"), 5.0, (False, 5.0)),
+        (RevocationSpec(outage="allow-stale", max_staleness=2.0), 5.0, (False, 2.0)),
+        (RevocationSpec(max_staleness=2.0), 5.0, (False, 2.0)),
+    ],
+)
+def test_a_route_asks_about_revocation_as_it_or_its_service_says(
+    said: RevocationSpec | None, stale: float, meant: tuple[bool, float]
+) -> None:
+    """What it says replaces the service's word; else operators' counts."""
+    public = route("GET /p", access="public", public_reason="x")
+
+    def compile_one(of: ServiceSpec, spec: RouteSpec) -> list[tuple[bool, float]]:
+        found = compiled(
+            file(of, spec, public, permissions=list(VOCABULARY), roles=ROLES),
+            stale=stale,
+        )
+        assert isinstance(found, Policy), found
+        by_id = {each.id: each for each in found.routes}
+        assert by_id.pop("orders.get:/p").stale == 0.0
+        return [(each.strict, each.stale) for each in by_id.values()]
+
+    plain = route("GET /a", access="authenticated")
+    own = replace(plain, revocation=said)
+    other = RevocationSpec(strict=True) if said is not None else None
+    assert compile_one(service(revocation=other), own) == [meant]
+    of = service(revocation=said, read="orders:read")
+    assert compile_one(of, plain) == [meant, meant]
+
+
+@pytest.mark.parametrize(
+    ("said", "stale", "key", "message", "suggestion"),
+    [
+        (
+            RevocationSpec(outage="allow-stal"),
+            5.0,
+            "outage",
+            '"deny" or "allow-stale" belongs here',
+            'did you mean "allow-stale"?',
+        ),
+        (
+            RevocationSpec(outage="allow-stale"),
+            0.0,
+            "outage",
+            "gateway.toml says deny, and a route may only be stricter",
+            'for its operators: [outage] revocation = "allow-stale"',
+        ),
+        (
+            RevocationSpec(max_staleness=2.0),
+            0.0,
+            "max_staleness",
+            "gateway.toml says deny, and a route may only be stricter",
+            'for its operators: [outage] revocation = "allow-stale"',
+        ),
+        (
+            RevocationSpec(max_staleness=5.5),
+            5.0,
+            "max_staleness",
+            "gateway.toml allows 5 s, and a route may only be stricter",
+            "",
+        ),
+        (
+            RevocationSpec(strict=True, outage="allow-stale"),
+            5.0,
+            "outage",
+            "strict asks the store each time: no old mirror decides",
+            'mode = "mirror"',
+        ),
+        *(
+            (
+                replace(each, max_staleness=2.0),
+                5.0,
+                "max_staleness",
+                "max_staleness is for allow-stale: no old mirror decides here",
+                "leave it out",
+            )
+            for each in (RevocationSpec(strict=True), RevocationSpec(outage="deny"))
+        ),
+    ],
+)
+def test_revocation_is_never_asked_about_less_strictly_than_operators_say(
+    said: RevocationSpec, stale: float, key: str, message: str, suggestion: str
+) -> None:
+    """On a route and for a service, at the word that is wrong."""
+    plain = route("GET /a", access="authenticated")
+    for of, spec, at, say in (
+        (
+            service(),
+            replace(plain, revocation=said),
+            ("route", 0, "revocation", key),
+            'route "orders.get:/a": ',
+        ),
+        (
+            service(revocation=said),
+            plain,
+            ("service", "revocation", key),
+            'service "orders": ',
+        ),
+    ):
+        found = compiled(file(of, spec, permissions=list(VOCABULARY)), stale=stale)
+        assert isinstance(found, list)
+        (only,) = found
+        assert (only.at, only.message) == (at, say + message)
+        assert only.suggestion == suggestion
+
+
+def test_what_operators_allow_is_part_of_a_generations_name() -> None:
+    """Two instances that differ in it don't decide alike."""
+    names = set()
+    for stale in (0.0, 5.0):
+        of = file(service(), "GET /a", permissions=list(VOCABULARY), roles=ROLES)
+        found = compiled(of, stale=stale)
+        assert isinstance(found, Policy)
+        names.add(found.generation)
+    assert len(names) == 2
 
 
 def test_all_that_is_wrong_with_a_route_is_said_at_once() -> None:
