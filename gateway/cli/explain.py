@@ -22,6 +22,7 @@ import click
 
 from gateway.app import CLOCK, Engine
 from gateway.cli.common import config_option, loaded_or_exit
+from gateway.cli.outages import during
 from gateway.model import (
     Denial,
     Peer,
@@ -246,6 +247,8 @@ def _route(engine: Engine, route: Route | None) -> Lines:
     lines = [("route", f"{route.id} {f'({route.place})' if route.place else ''}")]
     if route.service:
         lines.append(("rule", engine.policy.describe(route)))
+        if not engine.settings.store.is_memory:
+            lines.append(("outage", f"the store away: {during(route)}"))
     return lines
 
 

@@ -24,6 +24,7 @@ import uvloop
 
 from gateway.app import serve
 from gateway.cli.common import EXIT_CONFIG, config_option, loaded_or_exit, reading
+from gateway.cli.outages import summary
 from gateway.config.load import Loaded
 from gateway.config.settings import Address
 from gateway.observe.access import Entry, to_colour, to_json
@@ -154,6 +155,8 @@ def run(
     turns = (Turns(), Turns()) if workers > 1 else None
     streams = Streams(line, json_lines=json_lines, turns=turns)
     streams.open(requests=workers == 1)
+    if not loaded.settings.store.is_memory:
+        logger.info("%s", summary(loaded))
     try:
         if turns is not None:
             kept = [each.descriptor for each in turns]

@@ -59,10 +59,10 @@ def _weakenings(
     known = [item for item in weakenings if item.what in reasons]
     if new:
         title = "Weaker than it could be (to accept one, add [[check.accept]]):"
-        yield _table(title, [(item.what, item.why, item.place) for item in new])
+        yield table(title, [(item.what, item.why, item.place) for item in new])
     if known:
         rows = [(item.what, reasons[item.what], item.why, item.place) for item in known]
-        yield _table("Accepted:", rows)
+        yield table("Accepted:", rows)
     stale = [item for item in accepted if item.what not in shown]
     if stale:
         unknown = []
@@ -70,7 +70,7 @@ def _weakenings(
             close = nearest(item.what, shown)
             hint = f'did you mean "{close}"?' if close else ""
             unknown.append((item.what, hint, item.place))
-        yield _table("Accepted, but there is no such weakening:", unknown)
+        yield table("Accepted, but there is no such weakening:", unknown)
     if not weakenings:
         yield "No weakenings."
 
@@ -84,7 +84,7 @@ def _unowned(loaded: Loaded) -> Iterable[str]:
         rows.append((route.id, call, route.place))
     if rows:
         title = "Routes with a parameter and no ownership rule (whose is it?):"
-        yield _table(title, rows)
+        yield table(title, rows)
 
 
 def _issuer(loaded: Loaded, issuer: Issuer) -> str:
@@ -101,7 +101,7 @@ def _issuer(loaded: Loaded, issuer: Issuer) -> str:
             (f"role {role}", "grants", _listed(_granted(loaded, issuer, role)))
             for role in sorted(issuer.roles.allow)
         )
-    return _table(f"Permissions by a token of {issuer.name}:", rows)
+    return table(f"Permissions by a token of {issuer.name}:", rows)
 
 
 def _granted(loaded: Loaded, issuer: Issuer, role: str) -> Sequence[str]:
@@ -120,7 +120,7 @@ def _listed(permissions: Sequence[str]) -> str:
     return " ".join(permissions) or "nothing"
 
 
-def _table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
+def table(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     """Return *rows* in columns under *title*; columns without text are left out."""
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]

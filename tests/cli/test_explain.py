@@ -85,6 +85,21 @@ def test_an_outage_is_explained_as_one(tmp_path: Path) -> None:
     assert status == 1
     assert lines["verdict"].startswith("503 outage: revocation store")
     assert lines["caller"] == "user c-1 of corp"
+    assert lines["outage"] == "the store away: 503 after 1s"
+
+
+def test_what_an_outage_would_mean_is_explained_before_there_is_one(
+    tmp_path: Path,
+) -> None:
+    """Of the store; one that is in memory is never away."""
+    away = Site(tmp_path, store="redis://127.0.0.1:9/0")
+
+    status, lines, _ = explain(away, "GET", "/api/orders/status")
+    assert status == 0
+    assert lines["outage"] == "the store away: served: public"
+
+    _, lines, _ = explain(Site(tmp_path), "GET", "/api/orders/status")
+    assert "outage" not in lines
 
 
 @pytest.mark.parametrize("path", ["/\udcff", "/a b", "/%zz", "//", "*"])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,7 +20,7 @@ from gateway.adapters.redis_mirror import LEASE
 from gateway.cli import main
 from tests.e2e.processes import Command, backend
 from tests.redis_server import RedisServer
-from tests.site import Site
+from tests.site import POLICY, Site
 
 ORDERS = "/api/orders/customers/c-1/orders"
 STATUS = "/api/orders/status"
@@ -24,9 +29,14 @@ STATUS = "/api/orders/status"
 class Run:
     """A running gateway, its Redis and somebody to ask."""
 
-    def __init__(self, site: Site, port: int, redis: RedisServer) -> None:
+    def __init__(
+        self, site: Site, ports: tuple[int, int], redis: RedisServer, command: Command
+    ) -> None:
+        port, probes = ports
         self.site = site
         self.redis = redis
+        self.command = command
+        self.probes = f"http://127.0.0.1:{probes}"
         self.client = httpx2.Client(
             base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=5
         )
@@ -34,6 +44,10 @@ class Run:
 
     def get(self, path: str = ORDERS, headers: dict[str, str] | None = None) -> int:
         return self.client.get(path, headers=headers or self.alice).status_code
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the access log."""
+        return [json.loads(line) for line in self.command.out.splitlines()]
 
     def revoke(self, *words: str) -> str:
         outcome = CliRunner().invoke(
@@ -43,23 +57,32 @@ class Run:
         return outcome.output
 
 
-@pytest.fixture
-def run(tmp_path: Path, redis_server: RedisServer) -> Iterator[Run]:
+@contextmanager
+def serving(
+    directory: Path, redis: RedisServer, *, more: str = "", policy: str = POLICY
+) -> Iterator[Run]:
     port, probes = free_port(), free_port()
     with backend() as upstream:
         site = Site(
-            tmp_path,
+            directory,
             upstream=upstream,
-            store=redis_server.url,
+            store=redis.url,
             listen=f"127.0.0.1:{port}",
-            more=f'[probes]\nlisten = "127.0.0.1:{probes}"',
+            more=f'[probes]\nlisten = "127.0.0.1:{probes}"\n{more}',
+            policy=policy,
         )
-        config = str(site.write())
-        with Command(["-m", "gateway", "serve", "-c", config], cwd=tmp_path) as command:
+        words = ["-m", "gateway", "serve", "-c", str(site.write())]
+        with Command(words, cwd=directory) as command:
             command.wait_for(f"http://127.0.0.1:{probes}/readyz")
-            it = Run(site, port, redis_server)
+            it = Run(site, (port, probes), redis, command)
             with it.client:
                 yield it
+
+
+@pytest.fixture
+def run(tmp_path: Path, redis_server: RedisServer) -> Iterator[Run]:
+    with serving(tmp_path, redis_server) as it:
+        yield it
 
 
 @pytest.mark.parametrize("name", ["jti", "sid", "sub", "client"])
@@ -125,3 +148,115 @@ def test_a_revocation_that_was_not_stored_is_not_claimed(run: Run) -> None:
 
     assert outcome.exit_code == 1
     assert "nothing was revoked" in outcome.output
+
+
+# What [outage] and routes say of it
+
+STALENESS = 3.0  # seconds; well beyond the lease, and what a busy machine is late by
+WAYS = {"strict": 'mode = "strict"', "deny": 'outage = "deny"'}
+ROUTE = """
+[[route]]
+id         = "orders.{name}"
+methods    = ["GET"]
+path       = "/{name}"
+access     = "authenticated"
+revocation = {{ {said} }}
+"""
+
+
+class Watch:
+    """Asks for several things over and over, and notes what it was told, and when."""
+
+    def __init__(self, run: Run, headers: dict[str, dict[str, str] | None]) -> None:
+        self.run = run
+        self.headers = headers
+        self.said: dict[str, list[tuple[float, int]]] = {each: [] for each in headers}
+
+    def look(self, since: float) -> dict[str, int]:
+        """Ask once for each; the time is that before the question."""
+        found = {}
+        for path, headers in self.headers.items():
+            at = time.monotonic() - since
+            found[path] = self.run.get(path, headers or {})
+            self.said[path].append((at, found[path]))
+        return found
+
+    def statuses(self, path: str) -> list[int]:
+        """Return what was said, in order, without repetitions."""
+        told = [status for _, status in self.said[path]]
+        return [told[0], *(b for a, b in itertools.pairwise(told) if a != b)]
+
+
+def test_with_allow_stale_it_goes_on_for_so_long_and_no_longer(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """Each route as it says; who was revoked before stays so all the while (R61)."""
+    outage = f'[outage]\nrevocation = "allow-stale"\nmax_staleness = "{STALENESS:g}s"'
+    policy = POLICY + "".join(
+        ROUTE.format(name=name, said=said) for name, said in WAYS.items()
+    )
+    with serving(tmp_path, redis_server, more=outage, policy=policy) as run:
+        gone = run.site.bearer("c-1", jti="gone")
+        run.revoke("--jti", "gone")
+        assert run.get("/api/orders/me", gone) == 401
+        strict, deny = "/api/orders/strict", "/api/orders/deny"
+        me, old = "/api/orders/me", "/api/orders/files/a"
+        support = run.site.bearer("c-1", "support")
+        watch = Watch(
+            run,
+            {
+                ORDERS: run.alice,
+                strict: run.alice,
+                deny: run.alice,
+                me: gone,
+                old: support,
+                STATUS: None,
+            },
+        )
+        assert watch.look(time.monotonic()) == {
+            **dict.fromkeys((ORDERS, strict, deny, old, STATUS), 200),
+            me: 401,
+        }
+        for path in watch.said:
+            watch.said[path].clear()
+
+        run.redis.pause()
+        frozen_at = time.monotonic()
+        while watch.look(frozen_at)[ORDERS] != 503:
+            assert time.monotonic() - frozen_at < STALENESS + 2
+            time.sleep(0.02)
+
+        assert watch.statuses(strict) == [503]
+        assert watch.statuses(deny) == [200, 503]
+        assert watch.statuses(ORDERS) == [200, 503]
+        assert watch.statuses(me) == [401]
+        assert watch.statuses(STATUS) == [200]
+        last = max(at for at, status in watch.said[ORDERS] if status == 200)
+        assert last < STALENESS
+        live = max(at for at, status in watch.said[deny] if status == 200)
+        assert live < LEASE + 0.25
+        # It has gone on beyond what the mirror counts anyway.
+        assert any(status == 200 and at > LEASE for at, status in watch.said[ORDERS])
+        stale = [each for each in run.lines() if "revocation_age" in each]
+        assert stale
+        assert all(0 < each["revocation_age"] <= STALENESS for each in stale)
+        assert {each["route"] for each in stale} <= {"orders.list", "orders.file"}
+        told = httpx2.get(f"{run.probes}/readyz?verbose", trust_env=False).text
+        (line,) = [each for each in told.splitlines() if "revocation store" in each]
+        assert re.search(
+            r"^\[-\] revocation store: .* is away: .*; mirror \d\.\d", line
+        )
+
+        run.redis.resume()
+        back = time.monotonic()
+        while set(watch.look(back).values()) != {200, 401}:
+            assert time.monotonic() - back < 2.0
+        assert watch.said[me][-1][1] == 401
+        assert {status for _, status in watch.said[me]} == {401}
+
+
+def test_the_start_says_what_an_outage_would_come_to(run: Run) -> None:
+    """Before there is one, where operators look."""
+    assert (
+        "Store away: 5 routes 503 after 1s, 1 route served: public" in run.command.err
+    )
