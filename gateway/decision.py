@@ -360,7 +360,7 @@ def _dated(known: Any, most: float) -> tuple[Any, float | None]:
     """
     if not isinstance(known, StaleRevocation):
         return known, None
-    if not known.age <= most:
+    if not most or not known.age <= most:
         raise Unavailable("revocation store")
     return known.is_revoked, known.age
 

@@ -417,7 +417,9 @@ async def test_what_the_store_has_said_has_no_age() -> None:
 @pytest.mark.parametrize(
     ("route", "age"),
     [
+        (ORDERS, 0.0),
         (ORDERS, 0.1),
+        (STRICT, 0.0),
         (STRICT, 0.1),
         (PATIENT, 5.001),
         (PATIENT, float("inf")),
@@ -463,7 +465,7 @@ def test_nobody_passes_without_a_no_that_is_good_enough(
     said = store if old is None else old.is_revoked
     asked = mirror is None or (strict and mirror is False)
     is_away = isinstance(store, Unavailable) or (
-        old is not None and old.age > route.stale
+        old is not None and (old.age > route.stale or not route.stale)
     )
     if mirror is True:
         assert isinstance(outcome, Denial)

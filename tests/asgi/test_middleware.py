@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import httpx2
 import jwt
@@ -18,7 +19,7 @@ from gateway.app import GatewayMiddleware
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.backend import IdentityMiddleware, Verifier
 from gateway.backend import identity as identity_of
-from gateway.model import Unavailable
+from gateway.model import Principal, Unavailable
 from gateway.observe.access import Entry
 from tests.site import IDENTITY, POLICY, Site
 
@@ -98,6 +99,34 @@ async def test_the_application_receives_what_an_upstream_would(tmp_path: Path) -
     assert entry.path == ORDERS
     assert entry.token_hash
     assert answer.headers["x-request-id"] == entry.request_id
+
+
+async def test_an_old_mirror_that_decided_is_in_the_log(tmp_path: Path) -> None:
+    """Of whoever was let in, and of whoever was not."""
+    more = '[outage]\nrevocation = "allow-stale"\n'
+    site, log = Site(tmp_path, more=more), list[Entry]()
+    guarded = guard(site, App(), log)
+    revocations = guarded.engine.stores.revocations
+
+    async def away(_principal: Principal) -> bool:
+        raise Unavailable("revocation store")
+
+    def known(_principal: Principal, _most: float) -> tuple[bool, float]:
+        return False, 2.5
+
+    async with client(guarded) as http:
+        with patch.multiple(
+            revocations, check_now=lambda _: None, check=away, check_stale=known
+        ):
+            for subject in ("c-1", "c-2"):
+                await http.get(ORDERS, headers=site.bearer(subject))
+        await http.get(ORDERS, headers=site.bearer("c-1"))
+
+    assert [(entry.status, entry.revocation_age) for entry in log] == [
+        (200, 2.5),
+        (403, 2.5),
+        (200, None),
+    ]
 
 
 async def test_the_application_can_verify_the_identity_in_place(tmp_path: Path) -> None:
