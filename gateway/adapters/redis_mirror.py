@@ -10,7 +10,8 @@ know which worker can't be reached.
 What has been applied here stays applied: a mirror is never cleared, and what a store
 has lost (a new epoch) is written back to it before the mirror counts again.
 
-Imports: gateway.adapters, gateway.clock, gateway.model, gateway.revocation.
+Imports: gateway.adapters, gateway.clock, gateway.config.settings, gateway.model,
+gateway.revocation.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from gateway.adapters.redis_scripts import (
 )
 from gateway.adapters.redis_store import STORE, RedisRevocations
 from gateway.clock import Clock
+from gateway.config.settings import LEASE
 from gateway.model import Principal
 from gateway.revocation.entries import Revocation
 from gateway.revocation.feed import Follower, Hole, Position, entry_at, read_entry
@@ -47,7 +49,6 @@ from gateway.revocation.mirror import Mirror
 
 _LOG = logging.getLogger(__name__)
 
-LEASE = 1.0  # seconds; so long a mirror counts after the store has acknowledged it
 BEAT = 0.250  # seconds between two of these, when nothing happens
 AGAIN = 0.050  # seconds, doubled up to BEAT, until a lost store is asked again
 PAGE = 1000  # keys of a snapshot in one exchange
@@ -92,6 +93,7 @@ class MirroredRevocations:
         self._watchers = Watchers()
         self._live_until = _NEVER  # monotonic seconds
         self._level_at = _NEVER  # monotonic seconds; the mirror was whole then
+        self._asked_at = _NEVER  # monotonic seconds; the last time
         self._joined = False
         self._settled = asyncio.Event()  # it counts, or it is known why not
         self._fault = ""  # what ended the last connection to the feed
@@ -202,6 +204,7 @@ class MirroredRevocations:
         if not self._fault:
             _LOG.warning("the feed of the %s is away: %s", STORE, fault)
         self._fault = fault
+        self._asked_at = _NEVER  # monotonic seconds; the last time
         self._joined = False
         self._settled.set()
 
@@ -232,12 +235,16 @@ class MirroredRevocations:
             self._name,
             follower.at,
             lease=LEASE,
-            stale=self._stale,
+            stale=max(0.0, self._stale - LEASE),
             joins=not self._joined,
         )
         store = position_of(await self._ask(call))
         self._joined = True
+        if follower.at.number >= follower.owed > 0:
+            # All that there was when we asked the last time, whatever came since.
+            self._level_at = self._asked_at
         follower.told(store, heard=heard)
+        self._asked_at = sent
         if follower.is_level:
             self._live_until = sent + LEASE
             self._settled.set()

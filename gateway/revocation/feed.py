@@ -40,7 +40,7 @@ class Follower:
     def __init__(self) -> None:
         self.at: Position | None = None  # None: it has no snapshot yet
         self.is_level = False  # it has once been as far as the store, since then
-        self._owed = 0  # a number that the store had said it has
+        self.owed = 0  # the number that the store has said last
 
     def can_go_on(self, store: Position) -> bool:
         """Tell whether the feed leads from here to where *store* is."""
@@ -51,7 +51,7 @@ class Follower:
         """Go on from *at*, where a snapshot was begun."""
         self.at = at
         self.is_level = False
-        self._owed = 0
+        self.owed = 0
 
     def follow(self, to: Position) -> None:
         """Take one step: *to* is what the next entry of the feed says.
@@ -78,9 +78,9 @@ class Follower:
             raise Hole
         assert self.at is not None, "or it could not go on"
         # It was read after the store had said that there is more, and was silent.
-        if not heard and self.at.number < self._owed:
+        if not heard and self.at.number < self.owed:
             raise Hole
-        self._owed = store.number
+        self.owed = store.number
         self.is_level = self.is_level or self.at.number == store.number
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from bench.ports import free_port
-from gateway.adapters.redis_mirror import LEASE, MirroredRevocations
+from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.adapters.redis_scripts import FEED, STATE, WORKERS
 from gateway.clock import Clock
+from gateway.config.settings import LEASE
 from gateway.model import Unavailable
 from gateway.revocation.entries import KINDS, Revocation
 from gateway.revocation.feed import Position

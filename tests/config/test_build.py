@@ -6,7 +6,6 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.adapters.redis_mirror import LEASE
 from gateway.config import settings
 from gateway.config.settings import Address, Server
 from tests.config.making import Project
@@ -242,11 +241,6 @@ def test_to_decide_by_an_old_mirror_is_a_weakening(project: Project) -> None:
     for route in loaded.policy.routes:
         assert route.stale == (0.0 if route.access == "public" else 5.0)
     assert "allow-stale for 5s" in project.weak()
-
-
-def test_the_least_staleness_is_the_lease_of_a_mirror() -> None:
-    """Two numbers that are one: configuration may not ask the store's room."""
-    assert settings.LEASE == LEASE
 
 
 REVOCATION = 'revocation = { outage = "allow-stale", max_staleness = "9s" }'

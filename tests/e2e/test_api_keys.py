@@ -19,11 +19,11 @@ from click.testing import CliRunner
 
 from bench.ports import free_port
 from gateway.adapters.api_keys import FRESH
-from gateway.adapters.redis_mirror import LEASE
 from gateway.app import Gateway, GatewayMiddleware
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.cli import main
+from gateway.config.settings import LEASE
 from gateway.observe.access import to_json
 from gateway.tokens.api_key import SECRET_BYTES, key_of
 from tests.backends import Backend, echoing, running

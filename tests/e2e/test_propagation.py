@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.redis_mirror import LEASE, MirroredRevocations
+from gateway.adapters.redis_mirror import MirroredRevocations
+from gateway.config.settings import LEASE
 from gateway.revocation.entries import entry_for
 from tests.adapters.principals import CLOCK
 from tests.backends import running

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from bench.ports import free_port
-from gateway.adapters.redis_mirror import LEASE
 from gateway.cli import main
+from gateway.config.settings import LEASE
 from tests.e2e.processes import Command, backend
 from tests.redis_server import RedisServer
 from tests.site import POLICY, Site
