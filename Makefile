@@ -8,6 +8,7 @@ UV ?= uv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 BENCH_READY = $(BENCH_VENV)/.ready
+INSTALL = python -m pip install --quiet --disable-pip-version-check
 LOCK = $(UV) pip compile --quiet --no-emit-index-url --generate-hashes --universal --python-version 3.11
 
 # The rooms that know no socket and no clock: every branch of them is tested.
@@ -64,16 +65,20 @@ lock:  ## resolve the dependencies again, within pyproject.toml
 	$(LOCK) --extra bench -c requirements.lock pyproject.toml -o requirements-bench.lock
 	$(LOCK) --extra fuzz -c requirements.lock pyproject.toml -o requirements-fuzz.lock
 	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
+	$(LOCK) --group pip -o requirements-pip.lock
 
-# A stamp: the second run starts at once, and a changed lock file installs again.
-$(READY): requirements-dev.lock pyproject.toml
+# A stamp: the second run starts at once, and a changed lock file installs again. With
+# one version of pip, whatever the Python brings: a new one reads the index in a third of
+# the time. Bytecode is compiled when it is first needed, and most of it never is.
+$(READY): requirements-dev.lock requirements-pip.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/$(INSTALL) --require-hashes -r requirements-pip.lock
+	$(BIN)/$(INSTALL) --no-compile --require-hashes -r requirements-dev.lock
+	$(BIN)/$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Peers of the bench, apart from the product's own environment.
-$(BENCH_READY): requirements-bench.lock
-	$(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+$(BENCH_READY): requirements-bench.lock | $(READY)
+	$(PYTHON) -m venv --without-pip $(BENCH_VENV)
+	PIP_PYTHON=$(BENCH_VENV)/bin/python $(BIN)/$(INSTALL) --no-compile --require-hashes -r requirements-bench.lock
 	@touch $@

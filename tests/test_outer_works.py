@@ -127,6 +127,7 @@ def test_every_dependency_is_locked() -> None:
         ("requirements-bench.lock", extras["bench"]),
         ("requirements-fuzz.lock", extras["fuzz"]),
         ("requirements-build.lock", project["dependency-groups"]["build"]),
+        ("requirements-pip.lock", project["dependency-groups"]["pip"]),
     ):
         locked = set(re.findall(r"^([a-z0-9.-]+)==", text(lock), re.MULTILINE))
         assert {re.split(r"[\[<>=~! ]", each)[0] for each in wanted} <= locked

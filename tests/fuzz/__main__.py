@@ -64,10 +64,13 @@ def _environment() -> Path | None:
     python, ready = place / "bin" / "python", place / ".ready"
     if ready.exists() and ready.stat().st_mtime > LOCK.stat().st_mtime:
         return python
-    venv.create(place, with_pip=True)
-    words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    words += ["--only-binary", ":all:", "--require-hashes", "-r", str(LOCK)]
-    done = subprocess.run([python, *words], capture_output=True, text=True, check=False)
+    venv.create(place)
+    words = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
+    words += ["--disable-pip-version-check", "--only-binary", ":all:"]
+    words += ["--require-hashes", "-r", str(LOCK)]
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         if "No matching distribution found for atheris" in done.stderr:
             return None
