@@ -77,4 +77,4 @@ def test_an_upstream_that_is_none_is_a_configuration_problem(tmp_path: Path) -> 
     outcome = CliRunner().invoke(main, words)
 
     assert outcome.exit_code == 3
-    assert "upstream" in outcome.output
+    assert 'urls = ["ftp://x"]' in outcome.output
