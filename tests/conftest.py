@@ -2,16 +2,69 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.redis_server import RedisServer, binaries, start_redis
 
-# How long an example takes says nothing while each line is counted, or another Python
-# is tested beside it.
+# Ten times what Hypothesis allows, on cores that are shared. How long an example takes
+# says nothing while each line is counted, or another Python is tested beside it.
+settings.register_profile("usual", deadline=2_000)  # milliseconds
 settings.register_profile("patient", deadline=None)
+settings.load_profile("usual")
+
+LONG = 40  # characters; a digest, a token or a key has more
+EPOCH = 1e9  # Unix seconds; what is larger is a time of this run
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long text or a time by its argument: what is made anew differs.
+
+    Processes that share the tests between them compare their names.
+    """
+    if isinstance(val, float):
+        return argname if val > EPOCH else None
+    return argname if isinstance(val, str | bytes) and len(val) > LONG else None
+
+
+ALONE = {"e2e", "soak"}  # they measure how long something takes, or start whole fleets
+
+
+@pytest.fixture(autouse=True)
+def turn(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Have no test beside one that is `alone`, where processes share the tests.
+
+    Who waits to be alone waits at the door, past which nobody goes meanwhile.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    alone = request.path.parent.name in ALONE or request.node.get_closest_marker(
+        "alone"
+    )
+    place = tmp_path_factory.getbasetemp().parent  # of all the processes
+    with (place / "room").open("w") as room:
+        with (place / "door").open("w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
+@pytest.fixture
+def tmp_path(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a directory with a short name: a Unix socket's path has 107 bytes."""
+    name = request.node.name.removeprefix("test_")
+    return tmp_path_factory.mktemp(re.sub(r"\W", "_", name)[:10])
 
 
 @pytest.fixture
