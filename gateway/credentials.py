@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gateway.config.sealed import fernet_keys, jwe_keys
 from gateway.config.settings import ApiKeys, Issuer, Settings
 from gateway.decision import Authenticator
-from gateway.model import API_KEYS
-from gateway.tokens.api_key import ApiKey, KeyRules, Secret, digest_of
+from gateway.model import API_KEYS, CERTIFICATES, Denial, Principal, Reason
+from gateway.tokens.api_key import (
+    ApiKey,
+    KeyRules,
+    Secret,
+    digest_of,
+    principal_of,
+    token_id_of,
+)
 from gateway.tokens.binding import Bindings
-from gateway.tokens.claims import IssuerRules
+from gateway.tokens.claims import IssuerRules, read_again
 from gateway.tokens.client_certificates import CertificateAuthenticator
 from gateway.tokens.confirmation import BindingRules
 from gateway.tokens.dpop import Nonces, Proofs
@@ -22,6 +30,9 @@ from gateway.tokens.fernet import FernetAuthenticator
 from gateway.tokens.introspection import OpaqueAuthenticator, OpaqueRules
 from gateway.tokens.jwks import KeyStore
 from gateway.tokens.jwt import JwtAuthenticator
+
+DECLARED_AT = 0.0
+"""When a declared key was made: before any revocation of its owner's keys."""
 
 
 def authenticators(
@@ -88,18 +99,63 @@ def declared_keys(said: ApiKeys) -> dict[bytes, ApiKey]:
     keys = {}
     for each in said.declared:
         digest = digest_of(each.sha256, said.pepper)
-        # Older than any revocation of its owner's keys.
         keys[digest] = ApiKey(
             id=each.id,
             owner=each.owner,
-            secrets=(Secret(digest, created=0.0),),
-            created=0.0,
+            secrets=(Secret(digest, created=DECLARED_AT),),
+            created=DECLARED_AT,
             expires=each.expires,
             roles=each.roles,
             scope=each.scopes,
             networks=each.networks,
         )
     return keys
+
+
+class Rereading:
+    """Says who somebody verified by an earlier configuration is by this one.
+
+    Without the credential, which may be used up: what it said is known.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._certificates = settings.certificates
+        self._issuers = {
+            name: rules_of(each, settings) for name, each in settings.issuers.items()
+        }
+        said = settings.api_keys
+        self._declared: dict[str, tuple[ApiKey, Secret]] = {}
+        self._key_rules = None if said is None else key_rules(settings)
+        if said is not None:
+            for digest, key in declared_keys(said).items():
+                self._declared[token_id_of(digest)] = key, key.secrets[0]
+
+    def __call__(self, principal: Principal, now: float) -> Principal | Denial:
+        """Return *principal* as of *now* (Unix seconds), or why it is nobody now."""
+        if principal.kind == "anonymous":
+            return principal
+        rules = self._issuers.get(principal.issuer)
+        if rules is None:
+            return Denial(Reason.ISSUER_UNTRUSTED)
+        if principal.issuer == CERTIFICATES:
+            assert self._certificates is not None, "they are an issuer"
+            roles = self._certificates.roles.get(principal.subject, frozenset())
+            return replace(principal, roles=roles)
+        if principal.issuer == API_KEYS:
+            return self._key(principal, rules, now)
+        return read_again(principal, rules)
+
+    def _key(
+        self, principal: Principal, rules: IssuerRules, now: float
+    ) -> Principal | Denial:
+        assert self._key_rules is not None, "they are an issuer"
+        declared = self._declared.get(principal.token_id)
+        if declared is not None:
+            return principal_of(*declared, self._key_rules, now)
+        if principal.issued_at == DECLARED_AT:
+            return Denial(Reason.CREDENTIAL_UNRECOGNISED)
+        # Of a key in the store no configuration says more.
+        return replace(principal, roles=principal.roles & rules.role_allow)
 
 
 def _opaque(issuer: Issuer, settings: Settings) -> OpaqueRules:

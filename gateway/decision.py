@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 from gateway.model import (
     ANONYMOUS,
+    API_KEYS,
+    CERTIFICATES,
     NOTHING,
     SELF,
     Case,
@@ -54,6 +56,12 @@ OWN = Route(
 """The route of our own endpoints: they look at credentials themselves."""
 
 WELL_KNOWN = (".well-known",)  # RFC 8615 section 3
+
+_KINDS: Mapping[str, CredentialKind] = {
+    API_KEYS: "api_key",
+    CERTIFICATES: "certificate",
+}
+"""By issuer, with what somebody was let in; all others have sent a token."""
 
 
 class Verifier(Protocol):
@@ -144,8 +152,17 @@ class Decider:
             self.key_place, self._api_keys = api_keys
         self._bindings = bindings or Bindings()
 
-    def steps(self, head: RequestHead, now: float) -> Steps[Permit | Denial]:
+    def steps(
+        self, head: RequestHead, now: float, held: Principal | None = None
+    ) -> Steps[Permit | Denial]:
         """Decide *head* as of *now* (Unix seconds).
+
+        Args:
+            head: What is asked for.
+            now: Unix seconds.
+            held: Who was let in with it before. What was presented then is not looked
+                at again: a ticket and a proof are used up. All that depends on the
+                policy and on the list of revocations is.
 
         Raises:
             Unavailable: What a Need asked for could not be had.
@@ -170,21 +187,26 @@ class Decider:
                 route, params, ANONYMOUS, 0, route.upstream, _sent(head, route)
             )
 
-        credential = extract(
-            head.section,
-            head.query,
-            route.credentials,
-            self._max_token,
-            sockets is not None,
-            self.key_place,
-        )
-        if (
-            isinstance(credential, Denial)
-            and credential.reason is Reason.CREDENTIAL_MISSING
-            and "certificate" in route.credentials
-        ):
-            # What the client shows to the connection counts where it says nothing else.
-            credential = self._bindings.credential(head) or credential
+        credential: Credential | Denial
+        if held is None:
+            credential = extract(
+                head.section,
+                head.query,
+                route.credentials,
+                self._max_token,
+                sockets is not None,
+                self.key_place,
+            )
+            if (
+                isinstance(credential, Denial)
+                and credential.reason is Reason.CREDENTIAL_MISSING
+                and "certificate" in route.credentials
+            ):
+                # What the client shows to the connection counts where it says nothing
+                # else.
+                credential = self._bindings.credential(head) or credential
+        else:
+            credential = _credential_of(held, route)
         if isinstance(credential, Denial):
             missing = credential.reason is Reason.CREDENTIAL_MISSING
             if missing and route.access == "optional":
@@ -196,7 +218,7 @@ class Decider:
                 credential = replace(credential, needed=needed)
             return _on(credential, route)
 
-        principal = None
+        principal = held
         try:
             if credential.kind == "ticket":
                 # It stands for the credential that it was given for, and that one goes
@@ -213,7 +235,7 @@ class Decider:
             # A key's record may change at any time, unlike what a token says: who knows
             # keys knows too for how long.
             is_key = credential.kind == "api_key"
-            if not is_key:
+            if held is None and not is_key:
                 principal = self._verified.get(credential.kind, credential.token)
             if principal is None:
                 verdict = yield from self._authenticate(credential, now)
@@ -234,7 +256,11 @@ class Decider:
                 return _on(refused, route, principal)
 
             proof = None
-            if (
+            if held is not None:
+                unbound = self._bindings.missing(principal, route)
+                if unbound is not None:
+                    return _on(unbound, route, principal)
+            elif (
                 principal.binding is not None
                 or route.binding is not None
                 or credential.proof is not None
@@ -284,9 +310,14 @@ class Decider:
         other.policy = policy
         return other
 
-    def decide_now(self, head: RequestHead, now: float) -> Permit | Denial | Pending:
-        """Decide *head* without waiting, or say what has to be waited for."""
-        steps = self.steps(head, now)
+    def decide_now(
+        self, head: RequestHead, now: float, held: Principal | None = None
+    ) -> Permit | Denial | Pending:
+        """Decide *head* without waiting, or say what has to be waited for.
+
+        See `steps`.
+        """
+        steps = self.steps(head, now, held)
         try:
             return Pending(next(steps), steps)
         except StopIteration as end:
@@ -298,13 +329,14 @@ class Decider:
         head: RequestHead,
         now: float,
         answer: Callable[[Need], Awaitable[Any]],
+        held: Principal | None = None,
     ) -> Permit | Denial:
-        """Decide *head*, waiting for what has to be waited for.
+        """Decide *head*, waiting for what has to be waited for; see `steps`.
 
         Raises:
             Unavailable: Something needed did not answer. Never consent.
         """
-        outcome = self.decide_now(head, now)
+        outcome = self.decide_now(head, now, held)
         if isinstance(outcome, Pending):
             return await finish(outcome, answer)
         return outcome
@@ -350,6 +382,14 @@ async def finish(
         return outcome
     finally:
         steps.close()
+
+
+def _credential_of(held: Principal, route: Route) -> Credential | Denial:
+    """Return what *held* was let in with, without its text, if *route* takes such."""
+    kind = _KINDS.get(held.issuer, "bearer")
+    if held.kind == "anonymous" or kind not in route.credentials:
+        return Denial(Reason.CREDENTIAL_MISSING)
+    return Credential(kind, "")
 
 
 def _dated(known: Any, most: float) -> tuple[Any, float | None]:

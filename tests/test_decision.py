@@ -1045,3 +1045,99 @@ def test_what_a_proxy_tells_of_a_certificate_may_be_nonsense() -> None:
 
     denial = Denial(Reason.CERTIFICATE_INVALID, "field", route=route)
     assert outcome == denial
+
+
+# Who was let in before, and is decided again (a reload).
+
+
+def again(staff: Staff, held: Principal = ALICE, **given: Any) -> Any:
+    head = head_of(b"/orders/7", kind=given.pop("kind", "http"))
+    return staff.decider(**given).decide_now(head, NOW, held)
+
+
+def test_who_was_let_in_is_decided_again_without_what_was_presented() -> None:
+    """It is used up, or would have to be verified: nobody asks for it."""
+    staff = Staff()
+    permit = again(staff)
+    assert isinstance(permit, Permit)
+    assert permit.principal is ALICE
+    assert staff.asked == ["match", "mirror", "granted"]
+
+
+KEYED = replace(ALICE, binding=Binding(key="k"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "held", "reason"),
+    [
+        ({"route": Denial(Reason.ROUTE_UNKNOWN)}, ALICE, Reason.ROUTE_UNKNOWN),
+        (
+            {"route": replace(ORDERS, issuers=frozenset({"other"}))},
+            ALICE,
+            Reason.ISSUER_NOT_ACCEPTED,
+        ),
+        (
+            {"route": replace(ORDERS, audience=frozenset({"other"}))},
+            ALICE,
+            Reason.AUDIENCE_WRONG,
+        ),
+        (
+            {"route": replace(ORDERS, credentials=frozenset({"api_key"}))},
+            ALICE,
+            Reason.CREDENTIAL_MISSING,
+        ),
+        (
+            {"route": ORDERS},
+            replace(ALICE, issuer="api_keys"),
+            Reason.CREDENTIAL_MISSING,
+        ),
+        (
+            {"route": ORDERS},
+            replace(ALICE, issuer="certificates"),
+            Reason.CREDENTIAL_MISSING,
+        ),
+        (
+            {"route": replace(ORDERS, binding=frozenset({"mtls"}))},
+            KEYED,
+            Reason.BINDING_MISSING,
+        ),
+        ({"mirror": True}, ALICE, Reason.TOKEN_REVOKED),
+        ({"granted_bits": 0}, ALICE, Reason.PERMISSION_MISSING),
+        ({"route": ORDERS}, ANONYMOUS, Reason.CREDENTIAL_MISSING),
+    ],
+)
+def test_it_stops_where_a_request_would(
+    changed: dict[str, Any], held: Principal, reason: Reason
+) -> None:
+    """But for what the credential itself would be asked."""
+    outcome = again(Staff(**changed), held)
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("route", "held"),
+    [
+        (PUBLIC, ALICE),
+        (PUBLIC, ANONYMOUS),
+        (OPTIONAL, ANONYMOUS),
+        (ORDERS, KEYED),  # its proof is used up
+        (replace(ORDERS, binding=frozenset({"dpop"})), KEYED),
+        (replace(ORDERS, credentials=frozenset({"bearer", "ticket"})), ALICE),
+    ],
+)
+def test_it_passes_where_nothing_of_that_has_changed(
+    route: Route, held: Principal
+) -> None:
+    """Nobody's, too, where nobody is asked who he is."""
+    assert isinstance(again(Staff(route=route), held), Permit)
+
+
+def test_a_page_of_another_origin_is_no_longer_welcome() -> None:
+    """As at a handshake."""
+    closed = replace(
+        ORDERS, websocket=Sockets(origins=frozenset({"https://a.example"}))
+    )
+    outcome = again(Staff(route=closed), kind="websocket")
+    assert isinstance(outcome, Denial)
+    assert outcome.reason is Reason.ORIGIN_FORBIDDEN

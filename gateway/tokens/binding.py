@@ -63,9 +63,10 @@ class Bindings:
             head: Of the request.
             now: Unix seconds.
         """
+        missing = self.missing(principal, route)
+        if missing is not None:
+            return missing
         binding = principal.binding or UNBOUND
-        if route.binding is not None and route.binding.isdisjoint(binding.kinds):
-            return Denial(Reason.BINDING_MISSING, needed=self.algorithms(route))
         if binding.networks is not None:
             address = _address(head.client)
             if address is None:  # a Unix socket's other end has none
@@ -85,6 +86,13 @@ class Bindings:
         if credential.proof is not None:
             # As a token of the scheme DPoP it claims to be bound to a key.
             return Denial(Reason.DPOP_KEY, "cnf")
+        return None
+
+    def missing(self, principal: Principal, route: Route) -> Denial | None:
+        """Return why *route* does not take a token that is bound to so little."""
+        binding = principal.binding or UNBOUND
+        if route.binding is not None and route.binding.isdisjoint(binding.kinds):
+            return Denial(Reason.BINDING_MISSING, needed=self.algorithms(route))
         return None
 
     def algorithms(self, route: Route) -> tuple[str, ...]:

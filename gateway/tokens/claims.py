@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -83,6 +83,25 @@ def principal_from(
         return _principal(claims, rules, now, content_digest, key)
     except _Wrong as wrong:
         return Denial(Reason.CLAIM_INVALID, wrong.at)
+
+
+def read_again(principal: Principal, rules: IssuerRules) -> Principal | Denial:
+    """Return whom the claims of *principal*, verified before, describe by *rules*.
+
+    Who it is stays; what its issuer may say of it is what may have changed.
+    """
+    claims, bound = principal.claims, rules.binding.required
+    # What an issuer was asked about, it says without its name.
+    if claims.get("iss", rules.issuer) != rules.issuer:
+        return Denial(Reason.ISSUER_UNTRUSTED)
+    binding = principal.binding
+    if bound is not None and (binding is None or bound.isdisjoint(binding.kinds)):
+        return Denial(Reason.BINDING_MISSING)
+    try:
+        roles, scope = _roles(claims, rules), _scope(claims, rules.scope_claim)
+    except _Wrong as wrong:
+        return Denial(Reason.CLAIM_INVALID, wrong.at)
+    return replace(principal, roles=roles, scope=scope)
 
 
 def unless_expired(principal: Principal | Denial, now: float) -> Principal | Denial:

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Binding, Denial, Fingerprints, Principal, Reason
-from gateway.tokens.claims import MAX_SHARED, IssuerRules, principal_from
+from gateway.tokens.claims import (
+    MAX_SHARED,
+    IssuerRules,
+    principal_from,
+    read_again,
+)
 from gateway.tokens.confirmation import BindingRules
 from gateway.tokens.fingerprints import fingerprint
 from tests import vectors
@@ -233,6 +238,38 @@ def test_an_issuer_may_have_to_bind_its_tokens() -> None:
     assert read({"cnf": {"jkt": digest}}, binding=binding) == missing
     both = {"cnf": {"jkt": digest, "x5t#S256": digest}}
     assert principal(both, binding=binding).binding == Binding(digest, digest)
+
+
+def test_claims_are_read_again_by_other_rules() -> None:
+    """What the issuer may say; who it is stays, and so does what it is bound to."""
+    known = principal({"roles": ["admin", "auditor"], "scope": "a b"})
+    again = dataclasses.replace(
+        RULES, role_allow=frozenset({"auditor"}), scope_claim="scp"
+    )
+    found = read_again(known, again)
+    assert isinstance(found, Principal)
+    assert (known.roles, found.roles) == (frozenset({"admin"}), frozenset({"auditor"}))
+    assert (known.scope, found.scope) == (frozenset({"a", "b"}), frozenset())
+    assert (found.subject, found.token_id) == (known.subject, known.token_id)
+
+    other = dataclasses.replace(RULES, issuer="https://id.example")
+    assert read_again(known, other) == Denial(Reason.ISSUER_UNTRUSTED)
+    unnamed = dataclasses.replace(known, claims={"roles": ["admin"]})
+    assert isinstance(read_again(unnamed, other), Principal)
+    wrong = dataclasses.replace(RULES, role_claim=("iss",))
+    assert read_again(known, wrong) == Denial(Reason.CLAIM_INVALID, "roles")
+
+
+def test_a_token_may_have_to_be_bound_from_now_on() -> None:
+    """To one of several things, as when it is read for the first time."""
+    rules = dataclasses.replace(
+        RULES, binding=BindingRules(required=frozenset({"mtls", "ip"}))
+    )
+    for binding in (None, Binding(key="k")):
+        known = dataclasses.replace(principal(), binding=binding)
+        assert read_again(known, rules) == Denial(Reason.BINDING_MISSING)
+    bound = dataclasses.replace(principal(), binding=Binding("c"))
+    assert isinstance(read_again(bound, rules), Principal)
 
 
 @pytest.mark.parametrize(
