@@ -60,6 +60,7 @@ from gateway.model import (
     Need,
     OpeningNeeded,
     Permit,
+    Principal,
     ReplayNeeded,
     RequestHead,
     RevocationNeeded,
@@ -493,8 +494,13 @@ class Engine:
             log=log,
             generation=self.policy.generation,
             log_query=self.settings.log_query,
+            is_revoked=self.is_revoked,
             token_hash=self.token_hash,
         )
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """Tell whether *principal* has been revoked, as far as it is known here."""
+        return self.stores.revocations.check_now(principal) is True
 
 
 class Worker:
@@ -569,6 +575,7 @@ class Worker:
         await engine.start()
         gate = engine.gate(self._log, at)
         self.port = DataPort(gate, engine.clock, spawn, secrets.token_bytes)
+        closing.callback(engine.stores.revocations.watch(self.port.streams.revoke))
         await self.port.start(sockets, self._certificates)
 
     def checks(self) -> list[Check]:

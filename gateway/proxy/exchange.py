@@ -37,6 +37,7 @@ from gateway.proxy import message
 from gateway.proxy.asked import Asked, Way
 from gateway.proxy.gate import Gate
 from gateway.proxy.pool import Pool
+from gateway.proxy.standing import Standing
 from gateway.proxy.streams import Streams
 from gateway.proxy.upstream import (
     Endpoint,
@@ -147,7 +148,7 @@ class Exchange:
     _expects = False  # the client waits for a 100
     _is_paused = False  # the answer is not being read
     _entered = ""  # the route that it is counted for
-    _is_listed = False  # among the port's streams
+    is_listed = False  # among the port's streams
     _sending_since = 0.0
     _upstream_time = 0.0
 
@@ -529,10 +530,7 @@ class Exchange:
             return
         out = self._out
         if out:
-            if not self._has_begun:
-                self._has_begun = True
-                assert self.permit is not None
-                self._enlist(ends_with_token=self.permit.route.ends_with_token)
+            self._has_begun = True
             self.client.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
             if self.client.is_full and self.connection is not None:
@@ -598,22 +596,38 @@ class Exchange:
 
     # The ends
 
-    def _enlist(self, *, ends_with_token: bool) -> None:
-        """Let it be found by whoever learns that its token has ended."""
-        assert self.permit is not None
-        principal = self.permit.principal
-        if principal.kind != "anonymous":
-            ends = principal.expires_at + principal.leeway
-            self._is_listed = True
-            self.port.streams.add(self, principal, ends if ends_with_token else _NEVER)
+    def enlist(self) -> None:
+        """Let it be found by whoever learns that it is not to go on.
 
-    def end(self, reason: Reason) -> None:
-        """End an answer under way: the token that it is for has ended."""
+        It has lasted for a while: the port's sweeper says so.
+        """
+        permit, head = self.permit, self.head
+        if self.over or permit is None or permit.reserved:
+            return
+        assert head is not None, "it was decided"
+        self.is_listed = True
+        ends, principal = _NEVER, permit.principal
+        if self._ends_with_token(permit.route):
+            ends = principal.expires_at + principal.leeway
+        standing = Standing(principal, head, self._time, self._is_socket)
+        self.port.streams.add(self, standing, ends)
+
+    def _ends_with_token(self, route: Route) -> bool:
+        return route.ends_with_token
+
+    @property
+    def _is_socket(self) -> bool:
+        return False
+
+    def end(self, denial: Denial) -> None:
+        """End what is under way, though it was permitted."""
         permit = self.permit
-        if not self.over and permit is not None:
-            self.break_off(
-                Denial(reason, route=permit.route, principal=permit.principal)
-            )
+        if self.over or permit is None:
+            return
+        is_expired = denial.reason is Reason.TOKEN_EXPIRED
+        if is_expired and not self._has_begun and not self._is_bodyless():
+            return  # it is the answer that does not outlive its token, not an upload
+        self.break_off(replace(denial, route=permit.route, principal=permit.principal))
 
     def drain(self) -> None:
         """Learn that the port is closing: an answer may still be finished."""
@@ -681,9 +695,11 @@ class Exchange:
         self.client.done(self, keep=keep, now=now)
 
     def _may_repeat(self) -> bool:
-        asked = self.asked
-        bodyless = asked.body is not None and asked.body.length == 0
-        return bodyless and asked.method in _IDEMPOTENT
+        return self._is_bodyless() and self.asked.method in _IDEMPOTENT
+
+    def _is_bodyless(self) -> bool:
+        body = self.asked.body
+        return body is not None and body.length == 0
 
     def _may_keep(self) -> bool:
         # An answer that did not wait for the end of the request ends the connection:
@@ -704,7 +720,7 @@ class Exchange:
         self.over = True
         if self._entered:
             self._leave()
-        if self._is_listed:
+        if self.is_listed:
             self.port.streams.remove(self)
         try:
             self.port.gate.log(self._entry(now))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gateway.config.settings import Server, Upstream
 from gateway.decision import Pending
 from gateway.identity.signer import Signed
-from gateway.model import Denial, Permit, RequestHead
+from gateway.model import Denial, Permit, Principal, RequestHead
 from gateway.observe.access import Entry
 from gateway.wire.headers import Hygiene
 
@@ -35,5 +35,7 @@ class Gate:
     log: Callable[[Entry], None]  # never waits
     generation: str = ""
     log_query: frozenset[str] = frozenset()  # query names that the log may show
+    # Whether a principal has been revoked, as far as it is known here.
+    is_revoked: Callable[[Principal], bool] = lambda _: False
     # The keyed hash of a request's token, for the log; "" where it holds none.
     token_hash: Callable[[RequestHead], str] = lambda _: ""

@@ -279,14 +279,23 @@ class Tunnel:
 
     # How it ends
 
-    def close(self, code: int) -> None:
-        """End it for a reason of ours, unless it is about to end anyhow."""
-        if self.is_over or self.reason:
+    def close(self, code: int, *, within: float = CLOSE_WAIT) -> None:
+        """End it for a reason of ours; sooner, if it is about to end anyhow.
+
+        Args:
+            code: Of the Close, to both sides.
+            within: Seconds that a frame under way, and then the answers, have.
+        """
+        if self.is_over:
+            return
+        if self.reason:
+            self._closing_at = min(self._closing_at, self._monotonic() + within)
+            self._arm()
             return
         self._note(code, "gateway")
         self._tell(self._client, code)
         self._tell(self._upstream, code)
-        self._await_close()
+        self._await_close(within)
 
     def expire(self, now: float) -> None:
         """Do what is due (monotonic seconds)."""
@@ -371,13 +380,13 @@ class Tunnel:
             self._code = code
             self.reason = f"close.{code}:{by}"
 
-    def _await_close(self) -> None:
+    def _await_close(self, within: float = CLOSE_WAIT) -> None:
         if self.is_over:
             return
         if self._client.is_done and self._upstream.is_done:
             self._finish()
         elif self._closing_at == NEVER:
-            self._closing_at = self._monotonic() + CLOSE_WAIT
+            self._closing_at = self._monotonic() + within
             self._arm()
 
     def _finish(self) -> None:

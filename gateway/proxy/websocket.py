@@ -17,11 +17,12 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Literal, Protocol, cast
 
 import httptools
 
-from gateway.model import Denial, Headers, Permit, Reason
+from gateway.model import Denial, Headers, Permit, Reason, Route
 from gateway.proxy import message
 from gateway.proxy.exchange import Client, Exchange
 from gateway.proxy.streams import Seat
@@ -32,6 +33,7 @@ from gateway.proxy.upstream import (
     UpstreamConnection,
     UpstreamFailed,
 )
+from gateway.wire import problems
 from gateway.wire.frames import GOING_AWAY
 from gateway.wire.framing import check_response
 from gateway.wire.problems import UpstreamFailure
@@ -46,6 +48,14 @@ from gateway.wire.websocket import (
 
 TOKEN_ENDED = 4401
 """The code of a Close where a request would have been answered with 401."""
+FORBIDDEN = 4403
+"""And of one where it would have been refused for any other reason."""
+END_WAIT = 0.5
+"""Seconds for a frame to end, and for the answer to such a Close.
+
+Until then no more comes through than the rest of that frame; a second is all that a
+revocation may take (R93).
+"""
 
 _SWITCHING = 101
 _KEY = 16  # random bytes
@@ -298,18 +308,29 @@ class SocketExchange(Exchange):
         if protocol:
             fields.append((b"sec-websocket-protocol", protocol))
         client.write(message.answer_head(_SWITCHING, fields))
-        self._enlist(ends_with_token=True)
         upstream.transport.resume_reading()
         if port.is_ending:
             self.drain()
 
     # The ends
 
-    def end(self, reason: Reason) -> None:
-        if self._tunnel is None:
-            super().end(reason)
-        else:
-            self._tunnel.close(TOKEN_ENDED)
+    def _ends_with_token(self, route: Route) -> bool:
+        return self._is_socket or super()._ends_with_token(route)
+
+    @property
+    def _is_socket(self) -> bool:
+        return self._seat is not None
+
+    def end(self, denial: Denial) -> None:
+        tunnel, permit = self._tunnel, self.permit
+        if tunnel is None or permit is None:
+            super().end(denial)
+            return
+        if not tunnel.reason:  # else it is about to end anyhow
+            who = permit.principal
+            self.denial = replace(denial, route=permit.route, principal=who)
+        is_token = problems.status_of(denial.reason) == HTTPStatus.UNAUTHORIZED
+        tunnel.close(TOKEN_ENDED if is_token else FORBIDDEN, within=END_WAIT)
 
     def drain(self) -> None:
         if self._tunnel is not None:

@@ -169,15 +169,6 @@ def is_revoked(principal: Principal, lists: Lists, now: float) -> bool:
     return False
 
 
-def is_meant(entry: Revocation, principal: Principal) -> bool:
-    """Tell whether *entry* alone revokes *principal*."""
-
-    def get(name: bytes, now: float) -> float | None:  # noqa: ARG001
-        return entry.cutoff if name == entry.name else None
-
-    return is_revoked(principal, {} if entry.lifts else {entry.kind: get}, 0.0)
-
-
 def _is_by(principal: Principal, cutoff: float) -> bool:
     """Tell whether *principal* counts as issued by *cutoff* (Unix seconds)."""
     # A token that does not say when it was issued may be as old as any. One dated

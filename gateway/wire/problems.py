@@ -291,6 +291,11 @@ _BUG = _Problem(
 )
 
 
+def status_of(reason: Reason) -> int:
+    """Return the status of a refusal for *reason*."""
+    return _PROBLEMS[reason].status
+
+
 def problem(denial: Denial, *, request_id: str, realm: str = "gateway") -> Answer:
     """Say no to the client, in the words for *denial*'s reason."""
     rendered = _render(_PROBLEMS[denial.reason], realm)

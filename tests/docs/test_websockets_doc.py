@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.model import Sockets
 from gateway.proxy.tunnel import CLOSE_WAIT, PING_INTERVAL
-from gateway.proxy.websocket import TOKEN_ENDED
+from gateway.proxy.websocket import END_WAIT, FORBIDDEN, TOKEN_ENDED
 from gateway.wire import frames
 from gateway.wire.websocket import tokens_in
 from tests.site import POLICY, Site
@@ -35,6 +35,7 @@ def test_its_codes_are_those_that_are_sent() -> None:
     rows = re.findall(r"^\| (\d{4}) \|", TEXT, re.MULTILINE)
     assert {int(code) for code in rows} == {
         TOKEN_ENDED,
+        FORBIDDEN,
         frames.GOING_AWAY,
         frames.PROTOCOL_ERROR,
         frames.INVALID_PAYLOAD,
@@ -47,6 +48,8 @@ def test_its_numbers_are_the_codes() -> None:
     """Pings, and the time for an answer to a Close."""
     assert f"every {PING_INTERVAL:.0f} seconds" in TEXT
     assert f"has {CLOSE_WAIT:.0f} seconds to answer" in TEXT
+    assert "half a second to answer 4401 and\n4403" in TEXT
+    assert END_WAIT == 0.5
 
 
 def test_its_ways_to_present_a_token_are_understood() -> None:

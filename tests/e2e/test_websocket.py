@@ -439,7 +439,9 @@ async def test_it_ends_with_its_token(tmp_path: Path) -> None:
         await it.ended(1)
         assert it.codes == [4401]
         await it.logged(1)
-        assert it.site.log[0].reason == "close.4401:gateway"
+        (entry,) = it.site.log
+        assert (entry.decision, entry.reason) == ("deny", "token.expired")
+        assert entry.status == 101
 
 
 async def test_a_drain_says_that_it_goes_away(tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ class Bench:
     tasks: set[asyncio.Task[Any]]
     callers: list[Caller] = field(default_factory=list)
     client: ssl.SSLContext | None = None  # what callers speak TLS with, if they do
+    revoked: set[bytes] = field(default_factory=set)  # fingerprints of subjects
 
     @property
     def address(self) -> Address:
@@ -372,6 +373,12 @@ async def gate_to(
             tls=upstream.pop("tls_to", UpstreamTls()),
             **upstream,
         )
+    revoked: set[bytes] = set()
+
+    def is_revoked(principal: Principal) -> bool:
+        names = principal.fingerprints
+        return names is not None and names.subject in revoked
+
     gate = Gate(
         server=server or Server(),
         decide_now=decision.decide_now,
@@ -381,11 +388,12 @@ async def gate_to(
         upstreams={**known, **(more or {})},
         log=entries.append,
         generation="g1",
+        is_revoked=is_revoked,
     )
     port = DataPort(gate, CLOCK, spawn, os.urandom, resolve)
     secure, client = (tls, None) if tls else OVER_TLS or (None, None)
     await port.start(bind_all([listen or Address("127.0.0.1", 0)]), secure)
-    bench = Bench(port, gate, decision, entries, tasks, client=client)
+    bench = Bench(port, gate, decision, entries, tasks, client=client, revoked=revoked)
     try:
         yield bench
     finally:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from gateway.config.settings import Timeouts
-from gateway.model import Principal
+from gateway.model import Denial, Principal, Reason
+from gateway.proxy.server import SWEEP
+from gateway.proxy.standing import Standing, Verdict
+from gateway.revocation.entries import Revocation
 from gateway.tokens.fingerprints import fingerprint, fingerprints
-from tests.backends import Behaviour, Connection, answer, echoing, running
-from tests.proxy.harness import ROUTE, Bench, chunked, gate_to, request
+from tests.backends import Backend, Behaviour, Connection, answer, echoing, running
+from tests.proxy.harness import ROUTE, Bench, Decision, chunked, gate_to, request
 
 STREAM = replace(
     ROUTE, id="stream", stream=True, ends_with_token=True, max_body=1 << 40
@@ -22,6 +26,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 QUICK = Timeouts(connect=1.0, first_byte=0.3, idle=0.3)
 URL = "https://login.example"
 SUBJECT = fingerprint("subject", URL, "bob")
+ENTRY = Revocation("subject", SUBJECT, time.time(), time.time() + 3600)
 
 
 def bob(*, lives: float = 3600.0, leeway: float = 0.0) -> Principal:
@@ -163,39 +168,140 @@ async def test_other_answers_are_finished(target: bytes) -> None:
         assert bench.entries[0].reason is None
 
 
+async def listed(bench: Bench, number: int = 1) -> None:
+    """Wait until so many have lasted long enough to be entered."""
+    async with asyncio.timeout(5):
+        while len(bench.port.streams) != number:
+            await asyncio.sleep(0.005)
+
+
+async def revoked(bench: Bench) -> float:
+    """Revoke Bob's tokens; return how many seconds it took until one entry more."""
+    began, entries = time.monotonic(), len(bench.entries)
+    bench.revoked.add(SUBJECT)
+    bench.port.streams.revoke(ENTRY)
+    await bench.settled(entries + 1)
+    return time.monotonic() - began
+
+
+async def waiting(connection: Connection) -> None:
+    """Read on, whatever it is, and say nothing."""
+    await connection.rest()
+    connection.ended = True
+
+
 @pytest.mark.parametrize("target", [b"/stream", b"/finishing", b"/plain"])
 async def test_whatever_is_under_way_can_be_revoked(target: bytes) -> None:
-    """By any name of its token, whether or not its own time ends it."""
+    """Whether or not its token's own time ends it: it is cut, not finished."""
     backend_ = telling(b"data: 1\n\n", first=0.0, pause=0.0, end=False)
     async with running(backend_) as backend, gate_to(backend) as bench:
         caller = await routed(bench).caller()
         await caller.send(request(target))
         await caller.reader.readuntil(b"data: 1\n\n")
-        streams = bench.port.streams
-        assert len(streams) == 1
-        other = fingerprint("subject", URL, "alice")
-        assert streams.close_where(other) == 0
-        assert streams.close_where(SUBJECT) == 1
-        await caller.rest()
+        await listed(bench)
+        bench.port.streams.revoke(replace(ENTRY, name=b"x" * 16))
+        assert await revoked(bench) < 1
+        assert not (await caller.rest()).endswith(b"0\r\n\r\n")
+        entry = bench.entries[0]
+        assert (entry.decision, entry.reason) == ("deny", "token.revoked")
+        assert entry.status == 200
+        await backend_gone(backend)
+        assert len(bench.port.streams) == 0
+
+
+async def backend_gone(backend: Backend) -> None:
+    async with asyncio.timeout(5):
+        while not backend.connections[0].ended:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [request(b"/stream"), request(b"/plain"), chunked(b"/large", b"some of it")],
+    ids=["long poll", "slow", "upload"],
+)
+async def test_what_has_no_answer_yet_can_be_revoked(sent: bytes) -> None:
+    """It gets the one that it would have got by now, and the upstream hears no more."""
+    async with running(waiting) as backend, gate_to(backend) as bench:
+        caller = await routed(bench).caller()
+        await caller.send(sent)
+        await listed(bench)
+        assert await revoked(bench) < 1
+        got = await caller.answer()
+        assert got.status == 401
+        assert b'error="invalid_token"' in got.values(b"www-authenticate")[0]
+        assert got.values(b"connection") == [b"close"]
         assert bench.entries[0].reason == "token.revoked"
-        assert len(streams) == 0
+        await backend_gone(backend)
 
 
-async def test_a_short_answer_is_not_listed() -> None:
-    """Nor one of nobody, which no revocation could name."""
+async def test_a_client_that_takes_nothing_can_be_revoked() -> None:
+    """Though its answer waits for it."""
+    backend_ = telling(*[b"x" * 1_000_000] * 16, first=0.0, pause=0.0)
+    async with running(backend_) as backend, gate_to(backend) as bench:
+        caller = await routed(bench).caller(receive_buffer=4096)
+        await caller.send(request(b"/finishing"))
+        await listed(bench)
+        assert await revoked(bench) < 1
+        assert len(await caller.rest()) < 16_000_000
+
+
+async def test_what_was_revoked_before_it_had_lasted_is_found() -> None:
+    """Nobody could find it then: it is asked when it is entered."""
     backend_ = telling(b"data: 1\n\n", first=0.0, pause=0.0, end=False)
+    async with running(backend_) as backend, gate_to(backend) as bench:
+        caller = await routed(bench).caller()
+        await caller.send(request(b"/plain"))
+        await caller.reader.readuntil(b"data: 1\n\n")
+        assert len(bench.port.streams) == 0
+        assert await revoked(bench) < 1
+        assert bench.entries[0].reason == "token.revoked"
+
+
+async def test_an_upload_may_outlive_its_token() -> None:
+    """It is the answer that is not to: a long poll ends, before it has begun."""
+    async with running(at_end) as backend, gate_to(backend) as bench:
+        routed(bench, bob(lives=0.1))
+        upload, poll = await bench.caller(), await bench.caller()
+        await upload.send(chunked(b"/stream", b"a"))
+        await poll.send(request(b"/stream"))
+        assert (await poll.answer()).status == 401
+        assert [entry.reason for entry in bench.entries] == ["token.expired"]
+        await upload.send(b"0\r\n\r\n")
+        assert (await upload.answer()).body == b"thanks"
+
+
+async def at_end(connection: Connection) -> None:
+    """Answer an upload, a while after it is whole; nothing else."""
+    received = await connection.request()
+    if received.method == b"POST":
+        await asyncio.sleep(2 * SWEEP)
+        await connection.send(answer(b"thanks"))
+    await waiting(connection)
+
+
+async def test_a_short_request_is_not_listed() -> None:
+    """To enter and to leave would cost it more than many a stage of its way."""
     seen = []
     async with running(echoing) as backend, gate_to(backend) as bench:
         add = bench.port.streams.add
         bench.port.streams.add = lambda *all_: seen.append(all_) or add(*all_)  # type: ignore[func-returns-value,method-assign]
-        for target in (b"/stream", b"/plain", b"/denied"):
+        for target in (b"/stream", b"/plain", b"/denied", b"/public/x"):
             await routed(bench).call(request(target))
-    async with running(backend_) as backend, gate_to(backend) as bench:
-        caller = await bench.caller()
-        await caller.send(request(b"/public/x"))
-        await caller.reader.readuntil(b"data: 1\n\n")
-        assert len(bench.port.streams) == 0
     assert seen == []
+
+
+async def test_our_own_answers_are_not_listed() -> None:
+    """No policy and no token is behind them."""
+    async with running(waiting) as backend, gate_to(backend) as bench:
+        reserved = Decision._permit
+        bench.decision._permit = lambda head: reserved(bench.decision, head)._replace(  # type: ignore[method-assign]
+            reserved=True
+        )
+        caller = await routed(bench).caller()
+        await caller.send(request(b"/plain"))
+        await asyncio.sleep(4 * SWEEP)
+        assert len(bench.port.streams) == 0
 
 
 async def test_a_stream_whose_client_left_is_listed_no_more() -> None:
@@ -204,9 +310,43 @@ async def test_a_stream_whose_client_left_is_listed_no_more() -> None:
     async with running(backend_) as backend, gate_to(backend) as bench:
         caller = await routed(bench).caller()
         await caller.send(request(b"/stream"))
-        await caller.reader.readuntil(b"data: 1\n\n")
-        assert len(bench.port.streams) == 1
+        await listed(bench)
         caller.close()
         await bench.settled(1)
         assert len(bench.port.streams) == 0
         assert bench.entries[0].reason == "client.gone"
+
+
+@pytest.mark.parametrize(
+    ("denial", "status"),
+    [
+        (Denial(Reason.PERMISSION_MISSING, "a:b", ("a:b",)), 403),
+        (Denial(Reason.ISSUER_UNTRUSTED), 401),
+        (Denial(Reason.ROUTE_UNKNOWN), 404),
+    ],
+)
+async def test_what_is_judged_again_has_the_answer_of_the_new_rules(
+    denial: Denial, status: int
+) -> None:
+    """Where none has begun. Of nobody, too, who has opened something public."""
+    async with running(waiting) as backend, gate_to(backend) as bench:
+        routed(bench)
+        judged: list[Standing] = []
+
+        async def judge(standings: Sequence[Standing]) -> list[Verdict]:
+            judged.extend(standings)
+            return [denial for _ in standings]
+
+        callers = [await bench.caller() for _ in range(2)]
+        for caller, target in zip(callers, (b"/plain", b"/public/x"), strict=True):
+            await caller.send(request(target))
+        await listed(bench, 2)
+        judging = asyncio.ensure_future(bench.port.streams.keep_judged(judge))
+        for caller in callers:
+            assert (await caller.answer()).status == status
+        judging.cancel()
+        assert {str(entry.reason) for entry in bench.entries} == {str(denial)}
+        assert {entry.route for entry in bench.entries} == {"any", "public"}
+        assert sorted(each.principal.kind for each in judged) == ["anonymous", "user"]
+        assert {each.head for each in judged} == set(bench.decision.heads)
+        assert all(abs(each.since - time.time()) < 5 for each in judged)

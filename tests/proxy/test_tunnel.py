@@ -189,6 +189,24 @@ def test_a_close_of_ours_goes_to_both() -> None:
     assert world.tunnel.reason == "close.4401:gateway"
 
 
+@pytest.mark.parametrize("by", ["client", "upstream", "nobody"])
+def test_a_close_of_ours_may_be_in_a_hurry(by: str) -> None:
+    """Whatever else it waits for: a frame's end, or the answer to another Close."""
+    world = World()
+    if by == "client":
+        world.client_says(CLOSE)
+    elif by == "upstream":
+        world.upstream_says(CLOSE)
+    else:
+        half = made(BINARY, b"x" * 500, mask=b"")[:300]
+        world.tunnel.from_upstream(half)
+    world.tunnel.close(4401, within=0.5)
+    world.wait(0.4)
+    assert world.ended == []
+    world.wait(0.2)
+    assert len(world.ended) == 1
+
+
 def test_a_close_of_ours_waits_for_the_end_of_a_frame() -> None:
     """It stands between two frames or nowhere."""
     world = World()

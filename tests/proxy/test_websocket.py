@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from gateway.config.settings import Server, Timeouts
-from gateway.model import Sockets
+from gateway.model import Denial, Reason, Sockets
 from gateway.wire.frames import CLOSE
 from gateway.wire.websocket import accept_of
 from tests.backends import Behaviour, Connection, answer, echoing, running, saying
-from tests.proxy.harness import ROUTE, Bench, Caller, gate_to, request
+from tests.proxy.harness import ALICE, ROUTE, Bench, Caller, gate_to, request
 from tests.wire.test_frames import made
 from tests.wire.test_websocket import ACCEPT, KEY
 
@@ -485,3 +486,71 @@ async def test_a_slow_client_is_given_up() -> None:
         assert bench.entries[0].reason == "close.1006:client"
         assert bench.entries[0].status == 101
         assert len(bench.port.streams) == 0
+
+
+@pytest.mark.parametrize(
+    ("denial", "code"),
+    [
+        (Denial(Reason.TOKEN_REVOKED), 4401),
+        (Denial(Reason.TOKEN_EXPIRED), 4401),
+        (Denial(Reason.ISSUER_UNTRUSTED), 4401),
+        (Denial(Reason.CREDENTIAL_MISSING), 4401),
+        (Denial(Reason.PERMISSION_MISSING, "orders:read"), 4403),
+        (Denial(Reason.CONDITION_FAILED, "owner"), 4403),
+        (Denial(Reason.ROUTE_UNKNOWN), 4403),
+    ],
+)
+async def test_one_that_is_ended_is_told_why(denial: Denial, code: int) -> None:
+    """401 becomes 4401, anything else 4403; the log has the reason, as of a request."""
+    async with running(opening()) as backend, gate_to(backend) as bench:
+        caller = await opened(bench)
+        (front,) = bench.port.fronts
+        assert front.current is not None
+        front.current.end(denial)
+        front.current.end(Denial(Reason.DPOP_MISSING))  # the first one counts
+        said = code.to_bytes(2, "big")
+        assert await caller.rest() == made(CLOSE, said, mask=b"")
+        await bench.settled(1)
+        (entry,) = bench.entries
+        assert (entry.decision, entry.reason) == ("deny", str(denial))
+        assert (entry.status, entry.route) == (101, "socket")
+        assert (entry.principal, entry.upstream) == (
+            bench.decision.principal,
+            "backend",
+        )
+
+
+async def test_one_that_is_ended_has_no_time_to_finish_a_frame() -> None:
+    """Nor to answer: half a second, and the connection is cut."""
+    half = made(1, b"x" * 500, mask=b"")[:300]
+    async with running(opening(behind=half)) as backend, gate_to(backend) as bench:
+        caller = await opened(bench)
+        assert await caller.reader.readexactly(len(half)) == half
+        began = time.monotonic()
+        (front,) = bench.port.fronts
+        assert front.current is not None
+        front.current.end(Denial(Reason.TOKEN_REVOKED))
+        assert await caller.rest() == b""
+        assert time.monotonic() - began < 2
+        await bench.settled(1)
+        assert bench.entries[0].reason == "token.revoked"
+
+
+@pytest.mark.parametrize("behaviour", ["open", "silent"])
+async def test_one_is_listed_from_its_handshake_on(behaviour: str) -> None:
+    """With the end of its token, whatever its route says."""
+
+    async def silent(connection: Connection) -> None:
+        await connection.rest()
+        connection.ended = True
+
+    known = opening() if behaviour == "open" else silent
+    async with running(known) as backend, gate_to(backend) as bench:
+        bench.decision.principal = replace(ALICE, expires_at=time.time() + 0.1)
+        caller = await routed(bench).caller()
+        await caller.send(shake())
+        await bench.settled(1)
+        assert bench.entries[0].reason == "token.expired"
+        assert len(bench.port.streams) == 0
+        status = 101 if behaviour == "open" else 401
+        assert bench.entries[0].status == status

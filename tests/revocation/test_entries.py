@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from gateway.model import ANONYMOUS, Fingerprints, Principal
 from gateway.revocation.entries import (
-    KINDS,
     MARGIN,
     MAX_LIFE,
     UNREADABLE,
@@ -21,7 +20,6 @@ from gateway.revocation.entries import (
     block_for,
     entry_for,
     entry_of,
-    is_meant,
     is_revoked,
     key_of,
     names,
@@ -216,24 +214,6 @@ def test_a_block_ends_by_the_time_it_was_given() -> None:
     )
     with pytest.raises(ValueError, match="no token can carry this subject"):
         block_for(ISSUER, "", now=NOW, seconds=60.0)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_entry_means_whom_it_names(kind: Kind) -> None:
-    """By its kind and its cut-off; what lifts a block means nobody."""
-    name = dict(names(ALICE))[kind]
-
-    assert is_meant(Revocation(kind, name, NOW, NOW + 9), ALICE)
-    assert not is_meant(Revocation(kind, b"other", NOW, NOW + 9), ALICE)
-    old = is_meant(Revocation(kind, name, 1.0, NOW + 9), ALICE)
-    assert old is (kind not in {"subject", "client", "issuer", "all"})
-
-
-def test_what_lifts_a_block_means_nobody() -> None:
-    """Or alice's streams would be closed when she may come back."""
-    lifting = Revocation("block", b"subject", 0.0, NOW + 9, 5, lifts=True)
-    assert not is_meant(lifting, ALICE)
-    assert is_meant(replace(lifting, lifts=False), ALICE)
 
 
 def names_of(kind: Kind, value: str) -> bytes:

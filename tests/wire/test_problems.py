@@ -17,6 +17,7 @@ from gateway.wire.problems import (
     bug,
     outage,
     problem,
+    status_of,
     upstream_failure,
 )
 
@@ -127,6 +128,7 @@ def test_every_reason_has_a_status_and_a_challenge(reason: Reason) -> None:
 
     head = fields(answer)
     assert (answer.status, document(answer)["code"]) == (status, code)
+    assert status_of(reason) == status
     assert answer.close is close
     assert head.get(b"www-authenticate") == challenge
     assert head.get(b"vary") == (None if challenge is None else b"Authorization")
