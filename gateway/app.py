@@ -42,6 +42,7 @@ from gateway.config.settings import (
     UpstreamUrl,
 )
 from gateway.credentials import (
+    Rereading,
     authenticators,
     bindings_of,
     declared_keys,
@@ -61,6 +62,7 @@ from gateway.model import (
     OpeningNeeded,
     Permit,
     Principal,
+    Reason,
     ReplayNeeded,
     RequestHead,
     RevocationNeeded,
@@ -90,6 +92,7 @@ from gateway.ports import private_directory, small_ports
 from gateway.proxy.gate import Gate
 from gateway.proxy.server import DataPort
 from gateway.proxy.sockets import bind, bind_all, remove
+from gateway.proxy.standing import Judge, Standing, Verdict
 from gateway.proxy.tls import Certificates
 from gateway.reload import Reloads, checks_of_life, read_again, worse
 from gateway.revocation.entries import entry_for
@@ -230,6 +233,7 @@ class Engine:
             api_keys=by_key,
             bindings=bindings_of(settings, token_key),
         )
+        self._reread = Rereading(settings)
         self._signers = Signers(settings)
         self.hygiene = Hygiene(
             strip=settings.headers.strip,
@@ -327,6 +331,37 @@ class Engine:
     async def decide(self, head: RequestHead, now: float) -> Permit | Denial:
         """Decide *head* as of *now*, waiting for what has to be waited for."""
         return await self.decider.decide(head, now, self.answer)
+
+    async def judge(self, standings: Sequence[Standing | Denial]) -> list[Verdict]:
+        """Decide again, by what is in force here, what was let in before.
+
+        Args:
+            standings: How; a Denial where that can't be read any more, and stays one.
+        """
+        return [
+            each if isinstance(each, Denial) else await self._judge(each)
+            for each in standings
+        ]
+
+    async def _judge(self, standing: Standing) -> Verdict:
+        try:
+            who = self._reread(standing.principal, standing.since)
+            if isinstance(who, Denial):
+                return who
+            outcome = await self.decider.decide(
+                standing.head, standing.since, self.answer, who
+            )
+        except Unavailable as outage:
+            return outage
+        except Exception:
+            # The others' verdicts must not depend on this one.
+            logger.exception("a stream could not be judged")
+            return Unavailable("the decision")
+        if isinstance(outcome, Denial):
+            return outcome
+        if standing.is_socket and outcome.route.websocket is None:
+            return Denial(Reason.UPGRADE_REFUSED)
+        return None
 
     async def give_ticket(self, head: RequestHead) -> str | Denial | None:
         """Return a ticket for *head*, which is permitted as it stands; or why none.
@@ -543,6 +578,8 @@ class Worker:
         self._closing = contextlib.AsyncExitStack()
         self.port: DataPort | None = None
         self._certificates: Certificates | None = None
+        self._judge: Judge | None = None  # by a newer configuration, if there is one
+        self._judging: asyncio.Task[None] | None = None
 
     async def start(self, sockets: Sequence[socket.socket], private: Path) -> None:
         """Get the keys, then accept connections on *sockets*, its own from now on.
@@ -577,6 +614,8 @@ class Worker:
         self.port = DataPort(gate, engine.clock, spawn, secrets.token_bytes)
         closing.callback(engine.stores.revocations.watch(self.port.streams.revoke))
         await self.port.start(sockets, self._certificates)
+        if self._judge is not None:
+            self.superseded(self._judge)
 
     def checks(self) -> list[Check]:
         """Say how our dependencies and our own certificate are."""
@@ -602,6 +641,15 @@ class Worker:
         return self.engine.metrics.snapshot(
             itertools.chain(self.measure(), _of_the_process(lost))
         )
+
+    def superseded(self, judge: Judge) -> None:
+        """Have *judge* decide again on what is open, and what comes, from now on."""
+        self._judge = judge
+        if self._judging is not None:
+            self._judging.cancel()
+        if self.port is not None:  # else as soon as it serves
+            judging = self.port.streams.keep_judged(judge)
+            self._judging = self.engine.background.spawn(judging)
 
     def drain(self) -> None:
         """Go on serving, and tell clients to come back on another connection."""
@@ -770,6 +818,8 @@ class Gateway:
             await new.aclose()
             return trouble
         self.worker = new
+        for each in (*self._retiring, old):
+            each.superseded(new.engine.judge)
         server = old.settings.server
         retiring = old.retire(server.drain_delay, server.drain_timeout)
         task = self._retiring[old] = self._background.spawn(retiring)

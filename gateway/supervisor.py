@@ -50,7 +50,7 @@ from gateway.proxy.sockets import bind_each, remove
 from gateway.reload import Reloads, checks_of_life, read_again, worse
 from gateway.signals import Signals, Spawn, unless
 from gateway.tokens import key_status
-from gateway.worker import Birth, Logs, become, reported
+from gateway.worker import JUDGE_LIMIT, Birth, Logs, become, reported
 
 logger = logging.getLogger("gateway")
 
@@ -91,6 +91,7 @@ class Child:
 
     pid: int
     line: socket.socket
+    loaded: Loaded  # its configuration
     born: float  # seconds of the loop's clock
     heard: float  # when it reported last
     ready: asyncio.Future[str]  # what kept it from starting, or ""
@@ -274,7 +275,8 @@ class Supervisor:
     def _adopt(self, pid: int, line: socket.socket, wanted: _Wanted) -> Child:
         loop = wanted.child.get_loop()
         now = loop.time()
-        child = Child(pid, line, now, now, loop.create_future())
+        loaded = wanted.birth.loaded
+        child = Child(pid, line, loaded, now, now, loop.create_future())
         self._children.add(child)
         loop.call_soon(self._attend, child, wanted.slot)
         loop.call_later(START_LIMIT, child.settle, "it did not start in time")
@@ -420,6 +422,8 @@ class Supervisor:
                 child.settle(why["why"])
             elif name == "measured":
                 child.measured = load(said)
+            elif name == "judge":
+                return await self._judged(said)
             else:
                 child.checks = reported(said)
                 child.settle("")
@@ -466,6 +470,7 @@ class Supervisor:
                     return
                 trouble = await self._fill(slot, self.loaded)
             if not trouble:
+                self._say_superseded()  # a reload may have come meanwhile
                 return
             logger.error("worker %d is not back: %s", slot.number, trouble)
             slot.pause = _longer(slot.pause)
@@ -488,6 +493,7 @@ class Supervisor:
             if not trouble:
                 # From here on who dies comes back by the new configuration.
                 self.loaded = loaded
+                self._say_superseded()
         if trouble or old is None:
             return trouble
         self._tell_to_retire([old], server.drain_delay)
@@ -525,6 +531,12 @@ class Supervisor:
         times = [delay, self.loaded.settings.server.drain_timeout]
         for child in children:
             child.tell("retire", json.dumps(times).encode())
+
+    def _say_superseded(self) -> None:
+        """Have what is open in workers by older configurations judged again."""
+        for child in self._children:
+            if child.loaded is not self.loaded:
+                child.tell("superseded")
 
     async def _watch(self) -> None:
         """Kill workers that hang: they are alive, so nobody else would notice."""
@@ -622,6 +634,21 @@ class Supervisor:
             if "away" in told:
                 raise Unavailable(told["away"])
             return told
+        raise Unavailable("every worker")
+
+    async def _judged(self, standings: bytes) -> bytes:
+        """Return what a worker by the configuration in force says to *standings*.
+
+        Raises:
+            Unavailable: There is none that answers.
+        """
+        for slot in self.slots:
+            child = slot.child
+            if child is None or not child.serves or child.loaded is not self.loaded:
+                continue
+            # Who died or hangs: the next one may answer.
+            with contextlib.suppress(OSError, Refused):
+                return await child.ask("judge", standings, within=JUDGE_LIMIT)
         raise Unavailable("every worker")
 
     async def snapshots(self) -> list[Snapshot]:

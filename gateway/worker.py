@@ -6,7 +6,8 @@ that a terminal or a service manager sends to everybody; it is told what to do b
 line, and when the line ends, so does it.
 
 Imports: gateway.app, gateway.asgi, gateway.channel, gateway.config.load,
-gateway.model, gateway.observe, gateway.signals, gateway.tokens.key_status; uvloop.
+gateway.model, gateway.observe, gateway.proxy.standing, gateway.signals,
+gateway.tokens.key_status; uvloop.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from gateway.app import Background, Log, Worker
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, order_with
 from gateway.asgi.probes import Check
-from gateway.channel import Channel
+from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
 from gateway.model import Unavailable
 from gateway.observe.metrics import dump
+from gateway.proxy import standing
+from gateway.proxy.standing import Standing, Verdict
 from gateway.signals import unless
 from gateway.tokens import key_status
 
@@ -42,6 +45,9 @@ logger = logging.getLogger("gateway")
 REPORT = 1.0
 # Seconds to say why there will be no worker.
 LAST_WORDS = 1.0
+# Seconds for another worker to judge some streams; it may have to ask somebody.
+JUDGE_LIMIT = 5.0
+OTHERS = "every worker"
 
 
 class Logs(Protocol):
@@ -120,11 +126,12 @@ class Process:
         self._asked_to_go = asyncio.Event()
         self._times = (0.0, birth.loaded.settings.server.drain_timeout)
         self._worker: Worker | None = None
+        self._channel: Channel | None = None
 
     async def run(self, line: socket.socket) -> None:
         """Serve until told to go, or until the supervisor is no more."""
         spawn = self._background.spawn
-        channel = await Channel.over(line, spawn)
+        channel = self._channel = await Channel.over(line, spawn)
         listening = spawn(channel.serve(self.handle))
         listening.add_done_callback(lambda _: self._asked_to_go.set())
         try:
@@ -158,6 +165,12 @@ class Process:
             delay, grace = json.loads(said)
             self._times = (delay, grace)
             self._asked_to_go.set()
+        elif name == "superseded" and worker is not None:
+            worker.superseded(self._judged_by_others)
+        elif name == "judge" and worker is not None:
+            proxies = worker.settings.server.trusted_proxies
+            verdicts = await worker.engine.judge(standing.load(said, proxies))
+            return standing.dump_verdicts(verdicts)
         elif name == "drain" and worker is not None:
             worker.drain()
         elif name == "snapshot" and worker is not None:
@@ -171,6 +184,24 @@ class Process:
                 worker, order_with(KeyOrder("list"), **json.loads(said))
             )
         return b""
+
+    async def _judged_by_others(
+        self, standings: Sequence[Standing]
+    ) -> Sequence[Verdict]:
+        """Have a worker by the newest configuration judge; the supervisor finds it."""
+        found: list[Verdict] = []
+        try:
+            for count, said in standing.dump(standings):
+                assert self._channel is not None, "somebody has given the order"
+                answer = await self._channel.ask("judge", said, within=JUDGE_LIMIT)
+                verdicts = standing.load_verdicts(answer)
+                if len(verdicts) != count:
+                    raise Unavailable(OTHERS)
+                found += verdicts
+        except (OSError, Refused):
+            # It died, or there is none yet: another one may be asked again.
+            raise Unavailable(OTHERS) from None
+        return found
 
     def _measured(self, worker: Worker) -> bytes:
         return dump(worker.snapshot(self._birth.logs.lost()))

@@ -11,9 +11,10 @@ import signal
 import socket
 import stat
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import AsyncMock, patch
 
 import httpx2
@@ -25,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.ports import free_port
 from gateway.adapters.redis_mirror import MirroredRevocations
-from gateway.app import Background, Engine, Gateway, serve
+from gateway.app import Background, Engine, Gateway, Worker, serve
 from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.clock import Clock
@@ -33,21 +34,26 @@ from gateway.config.load import load
 from gateway.config.sealed import jwe_keys
 from gateway.config.settings import Address
 from gateway.model import (
+    ANONYMOUS,
     Denial,
     Fingerprints,
     KeyNeeded,
     Permit,
     Principal,
+    Reason,
     RevocationNeeded,
     Unavailable,
 )
 from gateway.observe.access import to_json
 from gateway.observe.metrics import NEEDS
-from gateway.proxy.sockets import bind
-from tests.backends import echoing, running
+from gateway.proxy.sockets import bind, bind_all
+from gateway.proxy.standing import Judge, Standing, Verdict
+from gateway.tokens.fingerprints import fingerprints
+from tests.backends import Backend, Connection, echoing, running
 from tests.fakes import ALICE, bearer, head_of
+from tests.redis_server import RedisServer
 from tests.sealed import RSA, SealedSite
-from tests.site import POLICY, Site, raw, url
+from tests.site import AUDIENCE, ISSUER, POLICY, Site, raw, url
 from tests.tokens import make
 
 ORDERS = "/api/orders/customers/c-1/orders"
@@ -820,3 +826,178 @@ async def test_an_issuer_that_can_t_be_asked_shows_in_the_checks(
         "status 401",
     )
     assert not check.fatal
+
+
+# What is open, when something changes
+
+READER = Principal(
+    "user",
+    "corp",
+    "c-1",
+    issued_at=1.0,
+    expires_at=9e9,
+    audience=frozenset({AUDIENCE}),
+    roles=frozenset({"customer"}),
+    claims={"iss": ISSUER, "roles": ["customer"]},
+    fingerprints=fingerprints(
+        ISSUER, token_id="t", session_id=None, subject="c-1", client_id=None
+    ),
+)
+
+
+def let_in(path: str, who: Principal = READER, *, is_socket: bool = False) -> Standing:
+    """Return how *who* was let in before."""
+    return Standing(who, head_of(path.encode()), 1_000.0, is_socket)
+
+
+async def test_what_was_let_in_is_judged_by_what_is_in_force(tmp_path: Path) -> None:
+    """As of when it was: nothing that only time has changed ends it."""
+    engine = Engine(Site(tmp_path).load())
+    expired = replace(READER, expires_at=1_001.0)
+    standings: list[Standing | Denial] = [
+        let_in(FILE),
+        let_in(FILE, expired),
+        let_in(FILE, ANONYMOUS),
+        let_in("/api/orders/status", ANONYMOUS),
+        let_in(ORDERS.replace("c-1", "c-2")),
+        let_in("/elsewhere"),
+        let_in(FILE, replace(READER, issuer="gone")),
+        let_in(FILE, replace(READER, claims={"iss": ISSUER})),
+        let_in(FILE, is_socket=True),
+        Denial(Reason.HOST_MALFORMED),
+    ]
+    assert [str(each) for each in await engine.judge(standings)] == [
+        "None",
+        "None",
+        "credential.missing",
+        "None",
+        "condition.failed:owner",
+        "route.unknown",
+        "token.issuer",
+        "permission.missing:orders:read",
+        "upgrade.refused",
+        "host.malformed",
+    ]
+
+
+@pytest.mark.parametrize(
+    "trouble", [Unavailable("policy engine"), RuntimeError("a mistake")]
+)
+async def test_what_can_t_be_judged_goes_on(
+    tmp_path: Path, trouble: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And a mistake with one of them is logged, and is none of the others'."""
+    engine = Engine(Site(tmp_path).load())
+    with patch.object(engine.decider, "decide", AsyncMock(side_effect=trouble)):
+        verdicts = await engine.judge([let_in(FILE), let_in(FILE)])
+    assert all(isinstance(each, Unavailable) for each in verdicts)
+    assert ("a mistake" in caplog.text) is isinstance(trouble, RuntimeError)
+
+
+async def silent(connection: Connection) -> None:
+    """Never answer."""
+    await connection.rest()
+
+
+async def test_the_memory_list_ends_what_is_open_over_a_reload(tmp_path: Path) -> None:
+    """In the port that retires, and in the one that serves; nobody else's."""
+    async with running(silent) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        site.drain = 'drain_delay = "60s"'
+        gateway = Gateway(site.load(), site.log.append, reread=site.load)
+        await gateway.start()
+        asking, ports = [], []
+        try:
+            for _ in range(3):
+                asking += [
+                    asyncio.ensure_future(asked(gateway, site.bearer(subject)))
+                    for subject in ("c-1", "c-2")
+                ]
+                await arrived(backend, len(asking))
+                assert gateway.port is not None
+                ports.append(gateway.port)
+                await gateway.reload()
+            async with asyncio.timeout(5):
+                while [len(port.streams) for port in ports] != [2, 2, 2]:
+                    await asyncio.sleep(0.005)
+            await gateway.revoke(RevocationOrder("corp", "subject", "c-1"))
+            async with asyncio.timeout(5):
+                answers = await asyncio.gather(*asking[::2])
+            assert answers == [b"401"] * 3
+            assert not any(each.done() for each in asking[1::2])
+            assert {entry.reason for entry in site.log} == {"token.revoked"}
+        finally:
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            await gateway.aclose()
+
+
+async def test_what_was_revoked_unheard_ends_when_it_is_heard_of(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """The store was away, and the mirror learns of it by a snapshot."""
+    async with running(silent) as backend:
+        upstream = f"http://127.0.0.1:{backend.port}"
+        site = Site(tmp_path, upstream, store=redis_server.url)
+        async with site.running() as gateway:
+            asking = [
+                asyncio.ensure_future(asked(gateway, site.bearer(subject)))
+                for subject in ("c-1", "c-2")
+            ]
+            await arrived(backend, 2)
+            redis_server.kill()
+            redis_server.start()
+            elsewhere = Engine(site.load())
+            await elsewhere.revoke(RevocationOrder("corp", "subject", "c-1"))
+            await elsewhere.aclose()
+            async with asyncio.timeout(5):
+                assert await asking[0] == b"401"
+            assert not asking[1].done()
+            asking[1].cancel()
+
+
+async def asked(gateway: Gateway, fields: dict[str, str]) -> bytes:
+    """Return the status of an answer, however long it takes."""
+    bound = gateway.bound[0]
+    reader, writer = await asyncio.open_connection(bound.host, bound.port)
+    lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
+    head = f"GET {FILE} HTTP/1.1\r\nHost: shop.example\r\n{''.join(lines)}\r\n"
+    writer.write(head.encode())
+    try:
+        return (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+    finally:
+        writer.close()
+
+
+async def arrived(backend: Backend, requests: int) -> None:
+    async with asyncio.timeout(5):
+        while backend.raw.count(b"GET ") < requests:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_worker_may_be_superseded_before_it_serves(tmp_path: Path) -> None:
+    """Then it has others judge from the moment on that it does; the last one counts."""
+    async with running(silent) as backend:
+        site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
+        loaded = site.load()
+        worker = Worker(loaded, site.log.append)
+        sockets = bind_all(loaded.settings.server.listen)
+        judged: list[str] = []
+
+        def judge_called(name: str) -> Judge:
+            async def judge(standings: Sequence[Standing]) -> Sequence[Verdict]:
+                judged.extend(name for _ in standings)
+                return [Denial(Reason.ROUTE_UNKNOWN) for _ in standings]
+
+            return judge
+
+        try:
+            worker.superseded(judge_called("first"))
+            await worker.start(sockets, tmp_path)
+            worker.superseded(judge_called("second"))
+            gateway = cast("Gateway", worker.port)
+            assert await asked(gateway, site.bearer("c-1")) == b"404"
+            assert judged == ["second"]
+        finally:
+            await worker.aclose()

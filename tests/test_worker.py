@@ -9,20 +9,28 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from gateway.app import Background, Log
 from gateway.asgi.probes import Check
 from gateway.channel import Channel
+from gateway.model import ANONYMOUS, Denial, Reason, Unavailable
 from gateway.observe.access import Entry
 from gateway.observe.metrics import CONNECTIONS, LOG_LOST, load
+from gateway.proxy import standing, streams
 from gateway.proxy.sockets import bind_all
+from gateway.proxy.standing import Standing, Verdict
 from gateway.tokens import key_status
 from gateway.worker import Birth, Process, report, reported
+from tests.backends import Connection, running
+from tests.e2e.fleet import STATUS, ask
+from tests.fakes import head_of
 from tests.site import Site
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +72,7 @@ class Line:
     channel: Channel
     running: asyncio.Task[None]
     heard: list[tuple[str, bytes]] = field(default_factory=list)
+    verdicts: list[Verdict] | Exception = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hears(self, name: str) -> bytes:
@@ -93,7 +102,11 @@ async def worker(site: Site) -> AsyncIterator[Line]:
     async def handle(name: str, said: bytes) -> bytes:
         line.heard.append((name, said))
         line.news.set()
-        return b""
+        if name != "judge":
+            return b""
+        if isinstance(line.verdicts, Exception):
+            raise line.verdicts
+        return standing.dump_verdicts(line.verdicts)
 
     background.spawn(line.channel.serve(handle))
     try:
@@ -148,6 +161,64 @@ async def test_a_store_that_is_away_is_no_revocation(tmp_path: Path) -> None:
         said = json.dumps(order).encode()
         answer = json.loads(await line.channel.ask("revoke", said, within=5))
         assert answer == {"away": "revocation store"}
+
+
+def nobody(path: bytes) -> Standing:
+    """Return how somebody without a name was let in."""
+    return Standing(ANONYMOUS, head_of(path), time.time())
+
+
+async def test_it_judges_what_others_have_let_in(tmp_path: Path) -> None:
+    """By its own configuration."""
+    async with worker(Site(tmp_path)) as line:
+        await line.hears("ready")
+        standings = [nobody(b"/api/orders/status"), nobody(b"/api/orders/me")]
+        ((_, said),) = standing.dump(standings)
+        answer = await line.channel.ask("judge", said, within=5)
+        assert standing.load_verdicts(answer) == [
+            None,
+            Denial(Reason.CREDENTIAL_MISSING),
+        ]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [Unavailable("every worker"), [], [Unavailable("policy engine")]],
+    ids=["nobody", "garbled", "away"],
+)
+async def test_once_superseded_it_has_others_judge_what_it_has_let_in(
+    tmp_path: Path,
+    trouble: list[Verdict] | Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever goes wrong with that is tried again."""
+    monkeypatch.setattr(streams, "AGAIN", 0.05)
+
+    async def silent(connection: Connection) -> None:
+        await connection.rest()
+
+    async with running(silent) as backend:
+        port = free_port()
+        site = Site(tmp_path, f"http://127.0.0.1:{backend.port}")
+        site.listen = f"127.0.0.1:{port}"
+        async with worker(site) as line:
+            await line.hears("ready")
+            line.verdicts = trouble
+            line.channel.tell("superseded")
+            asking = asyncio.ensure_future(ask(port, STATUS))
+            async with asyncio.timeout(10):
+                while len([name for name, _ in line.heard if name == "judge"]) < 3:
+                    await asyncio.sleep(0.005)
+            assert not asking.done()
+            line.verdicts = [Denial(Reason.PERMISSION_MISSING, "a:b")]
+            assert await asking == 403
+            asked = [said for name, said in line.heard if name == "judge"]
+            (found,) = standing.load(asked[0], ())
+            assert isinstance(found, Standing)
+            assert (found.head.target, found.principal.kind) == (
+                STATUS.encode(),
+                "anonymous",
+            )
 
 
 KEYS = '[api_keys]\nscope = "ignore"'
