@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.openings import Openings
-from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check
+from gateway.asgi.revocations import Orders, RevocationOrder
 from gateway.asgi.servers import SmallServer
 from gateway.asgi.tickets import TicketEndpoint
 from gateway.clock import Clock
@@ -95,7 +95,7 @@ from gateway.proxy.sockets import bind, bind_all, remove
 from gateway.proxy.standing import Judge, Standing, Verdict
 from gateway.proxy.tls import Certificates
 from gateway.reload import Reloads, checks_of_life, read_again, worse
-from gateway.revocation.entries import entry_for
+from gateway.revocation_desk import RevocationDesk
 from gateway.signals import Signals, unless
 from gateway.signers import Signers
 from gateway.stores import Stores, stores_of
@@ -211,6 +211,9 @@ class Engine:
                 clock,
                 secrets.token_bytes,
             )
+        self._revocation_desk = RevocationDesk(
+            settings, self.stores.revocations, self._desk, clock
+        )
         token_key = token_key or secrets.token_bytes(32)
         signing = tuple(each for each in settings.issuers.values() if each.signs)
         self.keys = JwksClient(
@@ -420,29 +423,18 @@ class Engine:
             bound,
         )
 
-    async def revoke(self, order: RevocationOrder) -> float:
-        """Carry *order* out; return until when (Unix seconds) it is kept.
+    async def revoke(self, *orders: RevocationOrder, wait: float = 0.0) -> Told:
+        """Carry *orders* out; return what there is to say about each.
+
+        Args:
+            orders: All of which are understood before one is begun.
+            wait: Seconds, at most, until they are in force everywhere.
 
         Raises:
-            Unavailable: The store has not acknowledged it.
+            OrderRefused: One of them can't be meant; none was carried out.
+            Unavailable: The store has not acknowledged all of them.
         """
-        issuer = self.settings.issuers[order.issuer]
-        entry = entry_for(
-            order.kind,
-            issuer.issuer,
-            order.value,
-            now=self.clock.wall(),
-            leeway=issuer.leeway,
-            max_lifetime=issuer.max_lifetime,
-        )
-        await self.stores.revocations.revoke(entry)
-        logger.warning(
-            "revoked by order: issuer=%s kind=%s reason=%s",
-            order.issuer,
-            order.kind,
-            order.reason or "-",
-        )
-        return entry.until
+        return await self._revocation_desk.carry_out(Orders(orders, wait))
 
     async def order_keys(self, order: KeyOrder) -> Told:
         """Carry *order* about API keys out.
@@ -749,7 +741,6 @@ class Gateway:
                 checks=self.checks,
                 revoke=self.revoke,
                 order_keys=self.order_keys,
-                issuers=lambda: frozenset(self.engine.settings.issuers),
                 snapshots=self.snapshots,
                 keys=self.keys,
             )
@@ -778,9 +769,9 @@ class Gateway:
         """Say how all keys are; see Engine.key_report."""
         return self.engine.key_report()
 
-    async def revoke(self, order: RevocationOrder) -> float:
-        """Carry *order* out; see Engine.revoke."""
-        return await self.engine.revoke(order)
+    async def revoke(self, orders: Orders) -> Told:
+        """Carry *orders* out; see Engine.revoke."""
+        return await self.engine.revoke(*orders.each, wait=orders.wait)
 
     async def order_keys(self, order: KeyOrder) -> Told:
         """Carry *order* out; see Engine.order_keys."""

@@ -12,7 +12,7 @@ gateway.revocation, gateway.tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -21,7 +21,8 @@ from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.clock import Clock
 from gateway.config import settings, syntax
 from gateway.model import API_KEYS
-from gateway.revocation.entries import entry_for
+from gateway.revocation.entries import Revocation, entry_for
+from gateway.revocation.feed import Position
 from gateway.revocation.lists import RevocationList
 from gateway.tokens.api_key import (
     ID_BYTES,
@@ -171,24 +172,43 @@ class KeyDesk:
         )
         await self._put(new, key)
         if order.overlap == 0:
-            await self._end(key, now)
+            await self._write(self._entries(key, now))
         _LOG.warning("API key rotated: id=%s overlap=%g s", key.id, order.overlap)
         return {"key": text, **self._told(new, now, {})}
 
-    async def _revoke(self, order: KeyOrder) -> Told:
+    async def entries(self, key_id: str) -> list[Revocation]:
+        """Return what ends the key *key_id* when it is in the revocation list.
+
+        Raises:
+            KeyRefused: There is no such key.
+            Unavailable: The store does not say.
+        """
+        key = self._declared.get(key_id) or await self._get(key_id)
+        return self._entries(key, self._clock.wall())
+
+    async def revoke(self, key_id: str, reason: str) -> tuple[Told, Position]:
+        """End the key *key_id*; return what to say of it, and where that is listed.
+
+        Raises:
+            KeyRefused: There is no such key, or somebody else has just changed it.
+            Unavailable: The store has not acknowledged it.
+        """
         now = self._clock.wall()
-        key = self._declared.get(order.id) or await self._get(order.id)
-        await self._end(key, now)
-        if order.id not in self._declared and key.revoked is None:
+        key = self._declared.get(key_id) or await self._get(key_id)
+        position = await self._write(self._entries(key, now))
+        if key_id not in self._declared and key.revoked is None:
             key, before = replace(key, revoked=now), key
             await self._put(key, before)
-        _LOG.warning("API key revoked: id=%s reason=%s", key.id, order.reason or "-")
-        return self._told(key, now, {}) | {"state": "revoked"}
+        _LOG.warning("API key revoked: id=%s reason=%s", key.id, reason or "-")
+        return self._told(key, now, {}) | {"state": "revoked"}, position
 
-    async def _end(self, key: ApiKey, now: float) -> None:
-        """Revoke every secret that *key* has."""
-        for secret in key.secrets:
-            entry = entry_for(
+    async def _revoke(self, order: KeyOrder) -> Told:
+        told, _ = await self.revoke(order.id, order.reason)
+        return told
+
+    def _entries(self, key: ApiKey, now: float) -> list[Revocation]:
+        return [
+            entry_for(
                 "token",
                 API_KEYS,
                 token_id_of(secret.digest),
@@ -197,7 +217,12 @@ class KeyDesk:
                 leeway=0.0,
                 expires_at=key.expires,
             )
-            await self._revocations.revoke(entry)
+            for secret in key.secrets
+        ]
+
+    async def _write(self, entries: Sequence[Revocation]) -> Position:
+        # One after another: the last is as far as any.
+        return [await self._revocations.revoke(entry) for entry in entries][-1]
 
     async def _get(self, key_id: str) -> ApiKey:
         key = await self._store.get(key_id)

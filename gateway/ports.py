@@ -17,8 +17,8 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
-from gateway.asgi.admin import RevocationOrder, admin
-from gateway.asgi.api_keys import CarryOut
+from gateway.asgi import api_keys, revocations
+from gateway.asgi.admin import admin
 from gateway.asgi.probes import Check, probes
 from gateway.asgi.servers import SmallServer
 from gateway.config.settings import Admin, Settings
@@ -35,9 +35,8 @@ async def small_ports(
     *,
     started: Callable[[], bool],
     checks: Callable[[], Sequence[Check]],
-    revoke: Callable[[RevocationOrder], Awaitable[float]],
-    order_keys: CarryOut,
-    issuers: Callable[[], frozenset[str]],
+    revoke: revocations.CarryOut,
+    order_keys: api_keys.CarryOut,
     snapshots: Callable[[], Awaitable[Sequence[Snapshot]]],
     keys: Callable[[], Awaitable[KeyReport]],
 ) -> AsyncIterator[None]:
@@ -57,7 +56,7 @@ async def small_ports(
             await serve(probes(started, checks, snapshots), bind(settings.probes))
         if settings.admin is not None:
             listen, token = settings.admin.listen, settings.admin.token
-            app = admin(revoke, issuers, order_keys, keys, token)
+            app = admin(revoke, order_keys, keys, token)
             await serve(app, bind(listen))
             if listen.path:
                 closing.callback(Path(listen.path).unlink, missing_ok=True)

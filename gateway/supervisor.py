@@ -36,9 +36,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.app import Background
-from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.probes import Check
+from gateway.asgi.revocations import OrderRefused, Orders
 from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
 from gateway.config.settings import Address
@@ -313,7 +313,6 @@ class Supervisor:
                     checks=self.checks,
                     revoke=self.revoke,
                     order_keys=self.order_keys,
-                    issuers=lambda: frozenset(self.loaded.settings.issuers),
                     snapshots=self.snapshots,
                     keys=self.keys,
                 )
@@ -594,40 +593,43 @@ class Supervisor:
         ]
         return [*found, *merged([child.checks for child in serving])]
 
-    async def revoke(self, order: RevocationOrder) -> float:
-        """Have *order* carried out; return until when (Unix seconds) it is kept.
+    async def revoke(self, orders: Orders) -> Told:
+        """Have *orders* carried out; see Engine.revoke.
 
         By one of them: what they decide by is the store that they share.
-
-        Raises:
-            Unavailable: The store has not acknowledged it, or nobody could be asked.
-            ValueError: No token can be meant.
         """
-        told = await self._ordered("revoke", asdict(order))
-        if "wrong" in told:
-            raise ValueError(told["wrong"])
-        return float(told["until"])
+        within = ORDER_LIMIT + orders.wait
+        told = await self._ordered("revoke", orders.dump(), within)
+        if "refused" in told:
+            raise OrderRefused(*told["refused"])
+        return told
 
     async def order_keys(self, order: KeyOrder) -> Told:
         """Have *order* carried out by one of the workers; see Engine.order_keys."""
-        told = await self._ordered("api_keys", asdict(order))
+        told = await self._ordered("api_keys", json.dumps(asdict(order)).encode())
         if "refused" in told:
             raise KeyRefused(*told["refused"])
         return told
 
-    async def _ordered(self, name: str, order: dict[str, Any]) -> dict[str, Any]:
-        """Return what the first worker that could be asked says to *order*.
+    async def _ordered(
+        self, name: str, said: bytes, within: float = ORDER_LIMIT
+    ) -> dict[str, Any]:
+        """Return what the first worker that could be asked says to an order.
+
+        Args:
+            name: Of the order.
+            said: The rest of it.
+            within: Seconds, for each of them.
 
         Raises:
             Unavailable: What it depends on did not answer, or nobody could be asked.
         """
-        said = json.dumps(order).encode()
         for slot in self.slots:
             child = slot.child
             if child is None or not child.serves:
                 continue
             try:
-                answer = await child.ask(name, said, within=ORDER_LIMIT)
+                answer = await child.ask(name, said, within=within)
             except (OSError, Refused):  # it died, it hangs, or it has a mistake
                 continue
             told: dict[str, Any] = json.loads(answer)

@@ -27,9 +27,9 @@ from typing import Any, NoReturn, Protocol
 import uvloop
 
 from gateway.app import Background, Log, Worker
-from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, order_with
 from gateway.asgi.probes import Check
+from gateway.asgi.revocations import OrderRefused, Orders
 from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
 from gateway.model import Unavailable
@@ -178,7 +178,7 @@ class Process:
         elif name == "keys" and worker is not None:
             return key_status.dump(worker.engine.key_report())
         elif name == "revoke" and worker is not None:
-            return await _revoke(worker, RevocationOrder(**json.loads(said)))
+            return await _revoke(worker, Orders.load(said))
         elif name == "api_keys" and worker is not None:
             return await _order_keys(
                 worker, order_with(KeyOrder("list"), **json.loads(said))
@@ -222,14 +222,14 @@ def reported(said: bytes) -> list[Check]:
     return [Check(**check) for check in json.loads(said)]
 
 
-async def _revoke(worker: Worker, order: RevocationOrder) -> bytes:
+async def _revoke(worker: Worker, orders: Orders) -> bytes:
     told: dict[str, Any]
     try:
-        told = {"until": await worker.engine.revoke(order)}
+        told = await worker.engine.revoke(*orders.each, wait=orders.wait)
     except Unavailable as outage:
         told = {"away": outage.dependency}
-    except ValueError as error:
-        told = {"wrong": str(error)}
+    except OrderRefused as refusal:
+        told = {"refused": [str(refusal), refusal.name, refusal.place]}
     return json.dumps(told).encode()
 
 

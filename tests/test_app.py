@@ -27,8 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.ports import free_port
 from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.app import Background, Engine, Gateway, Worker, serve
-from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.own import KEY_SET_PATH
+from gateway.asgi.revocations import RevocationOrder
 from gateway.clock import Clock
 from gateway.config.load import load
 from gateway.config.sealed import jwe_keys

@@ -11,9 +11,9 @@ import pytest
 
 from bench.ports import free_port
 from gateway.app import Background
-from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, Told
 from gateway.asgi.probes import Check
+from gateway.asgi.revocations import Orders
 from gateway.config.settings import Address, Admin
 from gateway.observe.metrics import CONFIG, Snapshot
 from gateway.ports import private_directory, small_ports
@@ -29,8 +29,8 @@ async def keys() -> KeyReport:
     return KeyReport((), ())
 
 
-async def revoke(order: RevocationOrder) -> float:
-    return 7.0
+async def revoke(orders: Orders) -> Told:
+    return {"orders": [{"until": 7.0} for _ in orders.each]}
 
 
 async def order_keys(order: KeyOrder) -> Told:
@@ -51,7 +51,6 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
             checks=lambda: [Check("x", "away", fatal=True)],
             revoke=revoke,
             order_keys=order_keys,
-            issuers=lambda: frozenset({"corp"}),
             snapshots=snapshots,
             keys=keys,
         ),
@@ -90,7 +89,6 @@ async def test_what_can_t_be_opened_closes_the_rest(tmp_path: Path) -> None:
             checks=list,
             revoke=revoke,
             order_keys=order_keys,
-            issuers=frozenset,
             snapshots=snapshots,
             keys=keys,
         ):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ import pytest
 from bench.ports import free_port
 from gateway.app import Background, Log
 from gateway.asgi.probes import Check
+from gateway.asgi.revocations import Orders, RevocationOrder
 from gateway.channel import Channel
 from gateway.model import ANONYMOUS, Denial, Reason, Unavailable
 from gateway.observe.access import Entry
@@ -144,22 +145,23 @@ async def test_it_says_when_it_serves_and_answers_what_it_is_asked(
         assert measured[CONNECTIONS.name]
         (corp,) = key_status.load(await ask("keys", within=5)).issuers
         assert [key.state for key in corp.keys] == ["next"]
-        order = {"issuer": "corp", "kind": "token", "value": "t-1"}
-        done = json.loads(await ask("revoke", json.dumps(order).encode(), within=5))
-        assert done["until"] > 0
-        order["value"] = "t" * 200
-        wrong = json.loads(await ask("revoke", json.dumps(order).encode(), within=5))
-        assert "until" not in wrong
-        assert wrong["wrong"]
+        good = RevocationOrder("corp", "token", "t-1")
+        orders = Orders((good, replace(good, value="t" * 200)))
+        said = await ask("revoke", Orders((good,)).dump(), within=5)
+        done = json.loads(said)
+        assert done["orders"][0]["until"] > 0
+        assert done["effect"]["effective"]
+        wrong = json.loads(await ask("revoke", orders.dump(), within=5))
+        assert wrong == {"refused": ["no token can carry this token", "jti", 1]}
 
 
 async def test_a_store_that_is_away_is_no_revocation(tmp_path: Path) -> None:
     """R62."""
-    order = {"issuer": "corp", "kind": "token", "value": "t-1"}
+    orders = Orders((RevocationOrder("corp", "token", "t-1"),))
     async with worker(Site(tmp_path, store="redis://127.0.0.1:9/0")) as line:
         await line.hears("ready")
-        said = json.dumps(order).encode()
-        answer = json.loads(await line.channel.ask("revoke", said, within=5))
+        said = await line.channel.ask("revoke", orders.dump(), within=5)
+        answer = json.loads(said)
         assert answer == {"away": "revocation store"}
 
 

@@ -333,7 +333,7 @@ def _effect(position: Position, reply: list[Any]) -> Effect:
     """Return where what is at *position* is in force, by what the store says."""
     try:
         now, since, *said = (bytes(each) for each in reply)
-        known = applied = lapsed = stale = 0
+        known = applied = lapsed = stale = late = 0
         for each in said:
             ends, epoch, number, longer = each.split(b" ")
             past = int(now) - int(ends)  # milliseconds since its lease has ended
@@ -345,8 +345,9 @@ def _effect(position: Position, reply: list[Any]) -> Effect:
             elif past >= 0:
                 lapsed += 1
                 stale += past < int(longer)
+                late = max(late, int(longer) - past)
         # Whoever has its lease from before the epoch may not be known here.
         unknown = int(now) - int(since) < LEASE * 1000
-        return Effect(known + unknown, applied, lapsed, stale)
+        return Effect(known + unknown, applied, lapsed, stale, late / 1000)
     except (TypeError, ValueError):
         raise Garbled from None

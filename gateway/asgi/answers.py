@@ -22,14 +22,22 @@ def response(answer: Answer) -> Response:
     return made
 
 
-def problem(status: int, detail: str, code: str) -> Response:
-    """Return a problem document (RFC 9457) for an operator's own mistake."""
+def problem(status: int, detail: str, code: str, *, field: str = "") -> Response:
+    """Return a problem document (RFC 9457) for an operator's own mistake.
+
+    Args:
+        status: Of the answer.
+        detail: What is wrong, in words.
+        code: The same for programs.
+        field: Where it is wrong, if that is one place.
+    """
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "code": code,
+        **({"field": field} if field else {}),
     }
     return Response(
         json.dumps(body),

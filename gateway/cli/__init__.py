@@ -20,6 +20,8 @@ VERBS = {
     "check": "Say what is wrong, and what is weak, in the configuration.",
     "explain": "Say how a request would be decided, and why.",
     "revoke": "End a token, a login session, a subject's or a client's tokens.",
+    "block": "Refuse a subject for a time, whatever is issued to it.",
+    "unblock": "End a block.",
     "apikey": "Make, list, rotate, revoke and import API keys.",
     "keys": "Make keys, replace them, and see how all keys are.",
     "token": "Make tokens.",

@@ -34,8 +34,14 @@ from gateway.asgi.api_keys import (
     order_from,
 )
 from gateway.asgi.api_keys import order_with as changed
-from gateway.cli.common import ask_admin, config_option, loaded_or_exit
-from gateway.config import syntax, units
+from gateway.cli.common import (
+    DURATION,
+    MOMENT,
+    ask_admin,
+    config_option,
+    loaded_or_exit,
+)
+from gateway.config import syntax
 from gateway.config.load import Loaded
 from gateway.model import Unavailable
 from gateway.tokens.api_key import ID_BYTES, SECRET_BYTES, key_id_of, key_of
@@ -50,25 +56,6 @@ PATHS: dict[Verb, str] = {
     "revoke": "/-/api-keys/{id}/revoke",
 }
 
-
-class _Parsed(click.ParamType[float]):
-    """What one of gateway.config's readers makes of a word."""
-
-    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return self._parse(value) if isinstance(value, str) else value
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-DURATION = _Parsed("time", units.duration)
-MOMENT = _Parsed("moment", syntax.moment)
 
 _WHO = (
     click.option("--owner", help="The subject of whoever presents it."),

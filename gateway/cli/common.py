@@ -6,6 +6,7 @@ Imports: gateway.app, gateway.config, gateway.model, click, httpx2.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import click
 import httpx2
 
 from gateway.app import CLOCK
+from gateway.config import syntax, units
 from gateway.config.load import ConfigError, Loaded, load
 from gateway.config.settings import Admin
 from gateway.model import Unavailable
@@ -33,6 +35,40 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 )
 
 
+class Parsed(click.ParamType[float]):
+    """What one of gateway.config's readers makes of a word."""
+
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def moment_or_seconds(said: str) -> float:
+    """Return the Unix seconds of *said*, which may be just these.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", said):
+        return float(said)
+    try:
+        return syntax.moment(said)
+    except ValueError as error:
+        raise ValueError(f"{error}, or Unix seconds") from None
+
+
+DURATION = Parsed("time", units.duration)
+MOMENT = Parsed("moment", syntax.moment)
+
+
 def reading(files: Sequence[Path]) -> Callable[[], Loaded]:
     """Return what loads *files* again. It raises ConfigError."""
     return lambda: load(files, env=os.environ, now=CLOCK.wall())
@@ -48,9 +84,21 @@ def loaded_or_exit(files: Sequence[Path]) -> Loaded:
 
 
 def ask_admin(
-    admin: Admin | None, method: str, path: str, said: Mapping[str, Any] | None = None
+    admin: Admin | None,
+    method: str,
+    path: str,
+    said: Mapping[str, Any] | None = None,
+    *,
+    within: float = 5.0,
 ) -> httpx2.Response:
     """Return what the running gateway answers, in JSON, on its admin port.
+
+    Args:
+        admin: Where that is.
+        method: Of the request.
+        path: Of the request.
+        said: Its body.
+        within: Seconds.
 
     Raises:
         Unavailable: It doesn't.
@@ -62,7 +110,9 @@ def ask_admin(
     headers = {"authorization": f"Bearer {admin.token}"} if admin.token else {}
     transport = httpx2.HTTPTransport(uds=admin.listen.path or None)
     try:
-        with httpx2.Client(transport=transport, trust_env=False, timeout=5) as client:
+        with httpx2.Client(
+            transport=transport, trust_env=False, timeout=within
+        ) as client:
             url = _url(admin) + path
             answer = client.request(method, url, json=said, headers=headers)
             answer.json()

@@ -1,85 +1,148 @@
 """`gateway revoke`: end tokens before their time.
 
-With a memory store the running gateway is told, on its admin port; with Redis the
-entry is written there, and every gateway that shares it knows.
-
-Imports: gateway.app, gateway.asgi, gateway.cli, gateway.config, click, httpx2.
+Imports: gateway.asgi.revocations, gateway.cli, gateway.config, gateway.tokens, click.
 """
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
-import httpx2
 
-from gateway.app import Engine
-from gateway.asgi.admin import NAMES, RevocationOrder
-from gateway.cli.common import ask_admin, config_option, loaded_or_exit
-from gateway.config.load import Loaded
-from gateway.model import Unavailable
+from gateway.asgi.revocations import (
+    BARE,
+    NAMES,
+    OrderRefused,
+    RevocationOrder,
+    Told,
+)
+from gateway.cli.common import Parsed, loaded_or_exit, moment_or_seconds
+from gateway.cli.orders import EXIT_FAILED, give, order_options, read, refuse
+from gateway.tokens.strict_json import loads
+
+EVERYTHING = "everything"
+MAX_FILE = 256 * 1024 * 1024  # bytes
+# What one value names; `gateway block` has its own words.
+KINDS = [
+    name for name, kind in NAMES.items() if kind not in BARE and "block" not in name
+]
 
 
 @click.command("revoke")
-@config_option
-@click.option("--issuer", help="Its name in gateway.toml; needed where there are two.")
-@click.option("--jti", help="One token, by its id.")
-@click.option("--sid", help="A login session: every token that carries this sid.")
-@click.option("--sub", help="A subject: every token issued until now.")
-@click.option("--client", help="A client: every token issued to it until now.")
-@click.option("--reason", default="", help="For the log, such as INC-7.")
+@order_options
+@click.option("--jti", multiple=True, help="A token, by its id.")
+@click.option("--sid", multiple=True, help="A login session: all that carry this sid.")
+@click.option("--family", multiple=True, help="All that came of one login by refresh.")
+@click.option("--sub", multiple=True, help="A subject: all issued to it until now.")
+@click.option("--client", multiple=True, help="A client: all issued to it until now.")
+@click.option("--api-key", multiple=True, help="An API key, by its id.")
+@click.option("--all-of-issuer", is_flag=True, help="All that it issued until now.")
+@click.option("--everything", is_flag=True, help="All that anybody issued until now.")
+@click.option(
+    "--before",
+    type=Parsed("moment", moment_or_seconds),
+    help="Issued until then instead of now; RFC 3339 or Unix seconds.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="A file with an order a line, in JSON, or with --kind a value; - is stdin.",
+)
+@click.option("--kind", type=click.Choice(KINDS), help="Of the values in the file.")
+@click.option("--yes", is_flag=True, help="Don't ask whether everything is meant.")
 def command(
-    files: Sequence[Path], issuer: str | None, reason: str, **named: str | None
+    files: Sequence[Path],
+    issuer: str | None,
+    reason: str,
+    wait: float,
+    *,
+    as_json: bool,
+    before: float | None,
+    source: Path | None,
+    kind: str | None,
+    yes: bool,
+    **named: Any,
 ) -> None:
-    """End a token, a login session, a subject's or a client's tokens."""
+    """End tokens, sessions, or all that was issued to somebody, or by."""
     loaded = loaded_or_exit(files)
-    order = _order(loaded, issuer, reason, named)
+    given = [name for name, values in named.items() if values]
+    if len(given) + (source is not None) != 1:
+        wanted = ", ".join(f"--{name.replace('_', '-')}" for name in named)
+        raise click.UsageError(f"exactly one of {wanted}, --from is needed")
+    if kind is not None and source is None:
+        raise click.UsageError("--kind is for the values in a file")
+    common = {} if before is None else {"before": before}
+    if source is not None:
+        lines, orders = _orders(_lines(source), kind, common, issuer, reason)
+        if not orders:
+            refuse(["the file holds no order"])
+        give(loaded, orders, wait=wait, as_json=as_json, lines=lines)
+    (name,) = given
+    if name == EVERYTHING and not yes:
+        _confirm()
+    values = [True] if NAMES[name] in BARE else named[name]
     try:
-        if loaded.settings.store.is_memory:
-            until = _tell_the_gateway(loaded, order)
-        else:
-            until = asyncio.run(_write(loaded, order))
-    except (Unavailable, ValueError) as error:
-        click.echo(f"{error}: nothing was revoked", err=True)
-        sys.exit(1)
-    kept = dt.datetime.fromtimestamp(until, dt.UTC)
-    click.echo(f"revoked: {order.kind} of {order.issuer}; kept until {kept:%FT%TZ}")
+        orders = [read({name: value, **common}, issuer, reason) for value in values]
+    except OrderRefused as refusal:
+        raise click.UsageError(str(refusal)) from None
+    give(loaded, orders, wait=wait, as_json=as_json)
 
 
-def _order(
-    loaded: Loaded, issuer: str | None, reason: str, named: dict[str, str | None]
-) -> RevocationOrder:
-    issuers = loaded.settings.issuers
-    if issuer is None and len(issuers) == 1:
-        (issuer,) = issuers
-    if issuer is None or issuer not in issuers:
-        raise click.UsageError(f"--issuer must be one of: {', '.join(sorted(issuers))}")
-    given = [(name, value) for name, value in named.items() if value]
-    if len(given) != 1:
-        wanted = ", ".join(f"--{name}" for name in NAMES)
-        raise click.UsageError(f"exactly one of {wanted} is needed")
-    ((name, value),) = given
-    return RevocationOrder(issuer, NAMES[name], value, reason)
+def _confirm() -> None:
+    asked = f'this ends every token of every issuer; type "{EVERYTHING}" to go on'
+    if click.prompt(asked, err=True) != EVERYTHING:
+        click.echo("nothing was revoked", err=True)
+        sys.exit(EXIT_FAILED)
 
 
-async def _write(loaded: Loaded, order: RevocationOrder) -> float:
-    engine = Engine(loaded)
+def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that hold something, with their numbers."""
     try:
-        return await engine.revoke(order)
-    finally:
-        await engine.aclose()
+        with click.open_file(str(source), "rb") as stream:
+            text = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise click.UsageError(f"{source} can't be read: {error}") from None
+    if len(text) > MAX_FILE:
+        raise click.UsageError(f"{source} is longer than {MAX_FILE} bytes")
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
 
 
-def _tell_the_gateway(loaded: Loaded, order: RevocationOrder) -> float:
-    name = next(key for key, kind in NAMES.items() if kind == order.kind)
-    said = {"issuer": order.issuer, name: order.value, "reason": order.reason}
-    answer = ask_admin(loaded.settings.admin, "POST", "/-/revocations", said)
-    told = answer.json()
-    if answer.status_code != httpx2.codes.OK:
-        click.echo(f"refused: {told.get('detail', answer.status_code)}", err=True)
-        sys.exit(1)
-    return float(told["until"])
+def _orders(
+    lines: Iterator[tuple[int, bytes]],
+    kind: str | None,
+    common: Told,
+    issuer: str | None,
+    reason: str,
+) -> tuple[list[int], list[RevocationOrder]]:
+    """Return the orders in *lines*, and their numbers; or end the command."""
+    numbers, orders, mistakes = [], [], []
+    for number, line in lines:
+        try:
+            said = _said(line, kind)
+            if not said.get(EVERYTHING):
+                orders.append(read({**common, **said}, issuer, reason))
+                numbers.append(number)
+            else:
+                mistakes.append(f"line {number}: --{EVERYTHING} stands in no file")
+        except OrderRefused as refusal:
+            mistakes.append(f"line {number}: {refusal}")
+    refuse(mistakes)
+    return numbers, orders
+
+
+def _said(line: bytes, kind: str | None) -> Told:
+    if kind is None:
+        said = loads(line)
+        if said is None:
+            raise OrderRefused("it is not a JSON object, or is ambiguous")
+        return said
+    try:
+        return {kind: line.decode()}
+    except UnicodeDecodeError:
+        raise OrderRefused("it is not UTF-8") from None

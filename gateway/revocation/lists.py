@@ -24,6 +24,7 @@ class Effect:
     applied: int  # that have applied it
     lapsed: int = 0  # whose mirror counts no more: they ask the store
     stale: int = 0  # of those that may decide by what they knew, for a while
+    late: float = 0.0  # seconds, at most, for which they still may
     seconds: float = 0.0  # until then
 
     @property

@@ -21,6 +21,7 @@ def principal(
     client: str | None = None,
     family: str | None = None,
     issued_at: float | None = None,
+    issuer: str = ISSUER,
 ) -> Principal:
     return Principal(
         "user",
@@ -30,7 +31,7 @@ def principal(
         issued_at=issued_at,
         leeway=30.0,
         fingerprints=fingerprints(
-            ISSUER,
+            issuer,
             token_id=token,
             session_id=session,
             subject=subject,

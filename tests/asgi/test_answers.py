@@ -25,4 +25,8 @@ def test_an_operators_mistake_is_answered_in_words() -> None:
     made = problem(400, "exactly one is needed", "invalid_order")
 
     assert made.media_type == "application/problem+json"
-    assert json.loads(bytes(made.body))["detail"] == "exactly one is needed"
+    said = json.loads(bytes(made.body))
+    assert said["detail"] == "exactly one is needed"
+    assert "field" not in said
+    there = problem(400, "it is none", "invalid_order", field="orders[3].sub")
+    assert json.loads(bytes(there.body))["field"] == "orders[3].sub"

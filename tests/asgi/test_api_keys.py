@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.asgi.admin import RevocationOrder, admin
+from gateway.asgi.admin import admin
 from gateway.asgi.api_keys import (
     MAX_BODY,
     OVERLAP,
@@ -18,6 +18,7 @@ from gateway.asgi.api_keys import (
     Verb,
     order_from,
 )
+from gateway.asgi.revocations import Orders
 from gateway.model import Unavailable
 from gateway.tokens.key_status import KeyReport
 
@@ -36,8 +37,8 @@ class Desk:
         return {"id": order.id, "key": "the key"}
 
 
-async def revoke(order: RevocationOrder) -> float:
-    raise AssertionError(order)
+async def revoke(orders: Orders) -> Told:
+    raise AssertionError(orders)
 
 
 async def no_keys() -> KeyReport:
@@ -47,7 +48,7 @@ async def no_keys() -> KeyReport:
 async def ask(
     desk: Desk, method: str, path: str, body: Any = None, token: str | None = None
 ) -> httpx2.Response:
-    app = admin(revoke, frozenset, desk.carry_out, no_keys, token)
+    app = admin(revoke, desk.carry_out, no_keys, token)
     content = body if isinstance(body, bytes) or body is None else json.dumps(body)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://admin"

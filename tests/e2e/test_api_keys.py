@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from bench.ports import free_port
 from gateway.adapters.api_keys import FRESH
 from gateway.app import Gateway, GatewayMiddleware
-from gateway.asgi.admin import RevocationOrder
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
+from gateway.asgi.revocations import RevocationOrder
 from gateway.cli import main
 from gateway.config.settings import LEASE
 from gateway.observe.access import to_json

@@ -24,7 +24,7 @@ import pytest
 
 from gateway.adapters.replays import RedisReplays
 from gateway.app import Gateway, GatewayMiddleware
-from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.revocations import RevocationOrder
 from gateway.tokens.certificates import thumbprint
 from gateway.tokens.dpop import AHEAD
 from tests.backends import Backend, echoing, running

@@ -27,7 +27,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.revocations import RevocationOrder
 from gateway.model import Principal
 from tests import vectors
 from tests.backends import Connection, answer

@@ -19,7 +19,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from gateway.app import Gateway
-from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.revocations import RevocationOrder
 from gateway.config.sealed import jwe_keys
 from tests.backends import echoing, running
 from tests.sealed import SealedSite, bearer, wrapped
@@ -49,7 +49,7 @@ async def reloaded(gateway: Gateway) -> None:
 
 async def revoked(gateway: Gateway, issuer: str, kind: str, value: str) -> None:
     order = RevocationOrder(issuer, kind, value)  # type: ignore[arg-type]
-    await gateway.revoke(order)
+    await gateway.engine.revoke(order)
 
 
 @pytest.mark.parametrize("kind", KINDS)

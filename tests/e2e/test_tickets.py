@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from gateway.app import Gateway, GatewayMiddleware
-from gateway.asgi.admin import RevocationOrder
+from gateway.asgi.revocations import RevocationOrder
 from gateway.observe.access import to_json
 from tests.backends import Backend, echoing, running
 from tests.redis_server import RedisServer

@@ -1,0 +1,230 @@
+"""The desk for revocations: what an operator orders, carried out on the list.
+
+All of several orders are understood before the first is written. What is said to be
+revoked the store has acknowledged (R62); where it is in force by then is said too.
+
+Imports: gateway.asgi.revocations, gateway.clock, gateway.config.settings,
+gateway.key_desk, gateway.model, gateway.revocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from gateway.asgi.api_keys import KeyRefused
+from gateway.asgi.revocations import (
+    NAME_OF,
+    OrderRefused,
+    Orders,
+    RevocationOrder,
+    Told,
+)
+from gateway.clock import Clock
+from gateway.config.settings import Issuer, Settings
+from gateway.key_desk import KeyDesk
+from gateway.model import API_KEYS, Unavailable
+from gateway.revocation.entries import (
+    CUTOFFS,
+    MAX_LIFE,
+    Revocation,
+    block_for,
+    entry_for,
+)
+from gateway.revocation.feed import Position
+from gateway.revocation.lists import RevocationList
+
+_LOG = logging.getLogger("gateway")
+
+SLICE = 64  # orders at once: as many writes as travel together
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """An order that is understood."""
+
+    order: RevocationOrder
+    issuer: str  # a name in gateway.toml
+    entry: Revocation  # of an API key that of its newest secret
+
+    def told(self) -> Told:
+        """Say what it does."""
+        kind, entry = self.order.kind, self.entry
+        told: Told = {"kind": kind, "until": entry.until}
+        if kind != "all":
+            told["issuer"] = self.issuer
+        if kind in CUTOFFS:
+            told["before"] = entry.cutoff
+        return told
+
+
+class RevocationDesk:
+    """Carries orders out.
+
+    Args:
+        settings: Whose issuers may be named.
+        revocations: The list.
+        keys: Knows API keys; None: there are none.
+        clock: Says when.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        revocations: RevocationList,
+        keys: KeyDesk | None,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._revocations = revocations
+        self._keys = keys
+        self._clock = clock
+
+    async def carry_out(self, orders: Orders) -> Told:
+        """Do what *orders* say; return what there is to say about each.
+
+        Raises:
+            OrderRefused: One of them can't be meant; nothing was written.
+            Unavailable: The store has not acknowledged all of them.
+        """
+        now = self._clock.wall()
+        works = []
+        for place, order in enumerate(orders.each):
+            try:
+                works.append(await self._understood(order, now))
+            except OrderRefused as refusal:
+                refusal.place = place
+                raise
+        latest = await self._written(works)
+        counts = Counter((w.issuer, w.order.kind, w.order.reason) for w in works)
+        for (issuer, kind, reason), count in counts.items():
+            _LOG.warning(
+                "revoked by order: issuer=%s kind=%s reason=%s count=%d",
+                *(issuer, kind, reason or "-", count),
+            )
+        effect = await self._effect(latest, orders.wait)
+        return {"orders": [work.told() for work in works], "effect": effect}
+
+    async def _understood(self, order: RevocationOrder, now: float) -> _Work:
+        if order.kind != "api_key":
+            issuer, entry = entry_from(order, self._settings, now)
+            return _Work(order, issuer, entry)
+        check_key(order, self._settings)
+        assert self._keys is not None, "there is an issuer of keys"
+        try:
+            entries = await self._keys.entries(order.value)
+        except KeyRefused as refusal:
+            raise OrderRefused(str(refusal), NAME_OF[order.kind]) from None
+        return _Work(order, API_KEYS, entries[0])
+
+    async def _written(self, works: Sequence[_Work]) -> Position:
+        """Write what is to be done; return where the last of it is in the list."""
+        found: list[Position] = []
+        for first in range(0, len(works), SLICE):
+            outcomes = await asyncio.gather(
+                *(self._write(work) for work in works[first : first + SLICE]),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                found.append(outcome)
+        # Numbers go up, from one epoch to the next as well.
+        return max(found, key=lambda position: position.number)
+
+    async def _write(self, work: _Work) -> Position:
+        order = work.order
+        if order.kind != "api_key":
+            return await self._revocations.revoke(work.entry)
+        assert self._keys is not None, "it was asked what such a key is made of"
+        try:
+            _, position = await self._keys.revoke(order.value, order.reason)
+        except KeyRefused as refusal:
+            raise OrderRefused(str(refusal), NAME_OF[order.kind]) from None
+        return position
+
+    async def _effect(self, latest: Position, wait: float) -> Told | None:
+        try:
+            found = await self._revocations.effect(latest, wait)
+        except Unavailable:
+            return None  # it is revoked all the same
+        return {"effective": found.is_whole and not found.stale, **asdict(found)}
+
+
+def entry_from(
+    order: RevocationOrder, settings: Settings, now: float
+) -> tuple[str, Revocation]:
+    """Return whose tokens *order* ends, and the entry that does it.
+
+    Args:
+        order: Of any kind but "api_key".
+        settings: Whose issuers may be named.
+        now: Unix seconds.
+
+    Raises:
+        OrderRefused: No token can be meant.
+    """
+    before = order.before
+    if before is not None and not before <= now:
+        raise OrderRefused("the cut-off lies in the future", "before")
+    if order.kind == "all":
+        issuers = settings.issuers.values()
+        leeway = max(each.leeway for each in issuers)
+        longest = max(each.max_lifetime for each in issuers)
+        name, url = "", ""
+    else:
+        issuer = _issuer(order, settings)
+        leeway, longest = issuer.leeway, issuer.max_lifetime
+        name, url = issuer.name, issuer.issuer
+    try:
+        match order.kind:
+            case "api_key":
+                raise AssertionError("it is not known here what such a key is made of")
+            case "block":
+                entry = block_for(url, order.value, now=now, seconds=order.seconds)
+            case "unblock":
+                # How long the block would last is not known for certain: the store may
+                # have lost it, and be given it back. So this lives as long as any.
+                entry = block_for(
+                    url, order.value, now=now, seconds=MAX_LIFE, lifts=True
+                )
+            case kind:
+                entry = entry_for(
+                    kind,
+                    url,
+                    order.value,
+                    now=now,
+                    max_lifetime=longest,
+                    leeway=leeway,
+                    before=before,
+                )
+    except ValueError as error:
+        raise OrderRefused(str(error), NAME_OF[order.kind]) from None
+    return name, entry
+
+
+def check_key(order: RevocationOrder, settings: Settings) -> None:
+    """Check what is known of *order*, about an API key, without the store.
+
+    Raises:
+        OrderRefused: It can't be carried out.
+    """
+    if order.issuer not in {"", API_KEYS}:
+        raise OrderRefused(f"the issuer of API keys is {API_KEYS}", "issuer")
+    if settings.api_keys is None:
+        raise OrderRefused("gateway.toml has no [api_keys]", NAME_OF[order.kind])
+
+
+def _issuer(order: RevocationOrder, settings: Settings) -> Issuer:
+    issuers = settings.issuers
+    name = order.issuer
+    if not name and len(issuers) == 1:
+        (name,) = issuers
+    if name not in issuers:
+        raise OrderRefused(
+            f"issuer must be one of: {', '.join(sorted(issuers))}", "issuer"
+        )
+    return issuers[name]

@@ -1,0 +1,335 @@
+"""gateway.revocation_desk: orders to revoke, carried out all or refused as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.adapters.api_keys import MemoryApiKeys
+from gateway.adapters.memory_store import MemoryRevocations
+from gateway.asgi.api_keys import KeyOrder
+from gateway.asgi.revocations import OrderKind, OrderRefused, Orders, RevocationOrder
+from gateway.clock import Clock
+from gateway.credentials import key_rules
+from gateway.key_desk import KeyDesk
+from gateway.model import Unavailable
+from gateway.revocation.entries import MARGIN, MAX_LIFE, Revocation
+from gateway.revocation.feed import Position
+from gateway.revocation.lists import Effect
+from gateway.revocation_desk import SLICE, RevocationDesk
+from tests.adapters.principals import principal
+from tests.site import ISSUER, POLICY, Site
+
+NOW = 1_800_000_000.0  # Unix seconds
+LIFE = 24 * 3600 + 30 + MARGIN  # of an entry of corp
+CLOCK = Clock(wall=lambda: NOW, monotonic=lambda: NOW)
+SECOND = """
+[issuer.partner]
+issuer      = "https://partner.test.example"
+jwks        = "file:jwks.json"
+audience    = ["https://api.test.example"]
+algorithms  = ["ES256"]
+token_types = ["at+jwt"]
+leeway      = "10s"
+max_lifetime = "48h"
+[issuer.partner.scope]
+user    = "ignore"
+service = "grant"
+"""
+KEYS = '[api_keys]\nscope = "ignore"\nmax_lifetime = "30d"\nlifetime = "10d"\n'
+
+
+class Listing(MemoryRevocations):
+    """Remembers what was written, and fails from a certain entry on."""
+
+    def __init__(self, good: int = 10_000) -> None:
+        super().__init__(CLOCK)
+        self.written: list[Revocation] = []
+        self.good = good
+        self.found: Effect | None = Effect(workers=2, applied=2, seconds=0.5)
+        self.asked: list[tuple[Position, float]] = []
+
+    async def revoke(self, entry: Revocation) -> Position:
+        if len(self.written) >= self.good:
+            raise Unavailable("revocation store")
+        self.written.append(entry)
+        return await super().revoke(entry)
+
+    async def effect(self, position: Position, within: float) -> Effect:
+        self.asked.append((position, within))
+        if self.found is None:
+            raise Unavailable("revocation store")
+        return self.found
+
+
+class Office:
+    """A desk and its list."""
+
+    def __init__(self, directory: Path, more: str = "", good: int = 10_000) -> None:
+        # With two issuers a service has to say whose tokens it takes.
+        policy = POLICY.replace("[service]", '[service]\nissuers = ["corp"]')
+        settings = Site(directory, more=more, policy=policy).load().settings
+        self.list = Listing(good)
+        keys = None
+        if settings.api_keys is not None:
+            keys = KeyDesk(
+                settings.api_keys,
+                key_rules(settings),
+                MemoryApiKeys(CLOCK),
+                {},
+                self.list,
+                CLOCK,
+                lambda count: b"k" * count,
+            )
+        self.keys = keys
+        self.desk = RevocationDesk(settings, self.list, keys, CLOCK)
+
+    async def refusal(self, *orders: RevocationOrder) -> tuple[str, str, int]:
+        with pytest.raises(OrderRefused) as refused:
+            await self.desk.carry_out(Orders(orders))
+        assert not self.list.written
+        return str(refused.value), refused.value.name, refused.value.place
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        (
+            RevocationOrder("corp", "token", "t-1"),
+            {"issuer": "corp", "kind": "token", "until": NOW + LIFE},
+        ),
+        (
+            RevocationOrder("", "subject", "c-1", before=NOW - 7),
+            {
+                "issuer": "corp",
+                "kind": "subject",
+                "before": NOW - 7,
+                "until": NOW + LIFE,
+            },
+        ),
+        (
+            RevocationOrder("", "issuer"),
+            {"issuer": "corp", "kind": "issuer", "before": NOW, "until": NOW + LIFE},
+        ),
+        (
+            RevocationOrder("", "all"),
+            {"kind": "all", "before": NOW, "until": NOW + LIFE},
+        ),
+        (
+            RevocationOrder("", "block", "c-1", seconds=60),
+            {"issuer": "corp", "kind": "block", "until": NOW + 60},
+        ),
+        (
+            RevocationOrder("", "unblock", "c-1"),
+            {"issuer": "corp", "kind": "unblock", "until": NOW + MAX_LIFE},
+        ),
+    ],
+)
+async def test_an_order_is_carried_out_and_said_with_its_effect(
+    tmp_path: Path, order: RevocationOrder, told: dict[str, object]
+) -> None:
+    """The only issuer need not be named."""
+    office = Office(tmp_path)
+
+    answer = await office.desk.carry_out(Orders((order,), wait=3.0))
+
+    assert answer["orders"] == [told]
+    assert answer["effect"] == {
+        "effective": True,
+        "workers": 2,
+        "applied": 2,
+        "lapsed": 0,
+        "stale": 0,
+        "late": 0.0,
+        "seconds": 0.5,
+    }
+    ((position, within),) = office.list.asked
+    assert within == 3.0
+    assert position == office.list._at
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "is_hit"),
+    [
+        ("token", "t-1", True),
+        ("token", "t-2", False),
+        ("session", "s-1", True),
+        ("subject", "alice", True),
+        ("client", "web", True),
+        ("issuer", "", True),
+        ("all", "", True),
+        ("block", "alice", True),
+        ("unblock", "alice", False),
+    ],
+)
+async def test_what_an_order_names_is_what_it_ends(
+    tmp_path: Path, kind: OrderKind, value: str, is_hit: bool
+) -> None:
+    """And nothing else."""
+    office = Office(tmp_path)
+    who = principal(
+        "t-1",
+        issuer=ISSUER,
+        subject="alice",
+        session="s-1",
+        client="web",
+        issued_at=NOW - 1,
+    )
+
+    await office.desk.carry_out(
+        Orders((RevocationOrder("corp", kind, value, seconds=60),))
+    )
+
+    assert office.list.check_now(who) is is_hit
+
+
+async def test_a_block_is_lifted_by_an_order_that_comes_later(tmp_path: Path) -> None:
+    """And one that comes after that holds again, in one list of orders too."""
+    office = Office(tmp_path)
+    block = RevocationOrder("corp", "block", "alice", seconds=60)
+    lift = RevocationOrder("corp", "unblock", "alice")
+    who = principal("t-1", issuer=ISSUER, subject="alice", issued_at=NOW + 600)
+
+    await office.desk.carry_out(Orders((block, lift)))
+    assert not office.list.check_now(who)
+    await office.desk.carry_out(Orders((block, lift, block)))
+    assert office.list.check_now(who)
+
+
+async def test_all_of_all_issuers_lives_as_long_as_the_longest(tmp_path: Path) -> None:
+    """With the longest leeway."""
+    office = Office(tmp_path, SECOND)
+
+    told = await office.desk.carry_out(Orders((RevocationOrder("", "all"),)))
+
+    assert told["orders"][0]["until"] == NOW + 48 * 3600 + 30 + MARGIN
+
+
+@pytest.mark.parametrize(
+    ("order", "words", "name"),
+    [
+        (
+            RevocationOrder("", "token", "a"),
+            "issuer must be one of: corp, partner",
+            "issuer",
+        ),
+        (
+            RevocationOrder("crop", "issuer"),
+            "issuer must be one of: corp, partner",
+            "issuer",
+        ),
+        (
+            RevocationOrder("corp", "token", "t" * 200),
+            "no token can carry this token",
+            "jti",
+        ),
+        (
+            RevocationOrder("corp", "block", "e\u0301", seconds=1),
+            "no token can carry this subject",
+            "block",
+        ),
+        (
+            RevocationOrder("corp", "subject", "a", before=NOW + 1),
+            "the cut-off lies in the future",
+            "before",
+        ),
+        (
+            RevocationOrder("corp", "subject", "a", before=float("nan")),
+            "the cut-off lies in the future",
+            "before",
+        ),
+        (
+            RevocationOrder("", "api_key", "nightly"),
+            "gateway.toml has no [api_keys]",
+            "api_key",
+        ),
+    ],
+)
+async def test_one_order_that_can_t_be_meant_keeps_all_from_being_begun(
+    tmp_path: Path, order: RevocationOrder, words: str, name: str
+) -> None:
+    """It is said which, and what is wrong with it."""
+    office = Office(tmp_path, SECOND)
+    good = RevocationOrder("corp", "token", "t-1")
+
+    assert await office.refusal(good, order) == (words, name, 1)
+
+
+async def test_an_api_key_ends_by_its_id(tmp_path: Path) -> None:
+    """Each of its secrets, and its record says so."""
+    office = Office(tmp_path, KEYS)
+    assert office.keys is not None
+    await office.keys.carry_out(KeyOrder("create", id="nightly", owner="billing"))
+    order = RevocationOrder("", "api_key", "nightly", "INC-7")
+
+    told = await office.desk.carry_out(Orders((order,)))
+
+    ends = NOW + 10 * 86_400 + MARGIN
+    assert told["orders"] == [{"issuer": "api_keys", "kind": "api_key", "until": ends}]
+    assert [entry.kind for entry in office.list.written] == ["token"]
+    shown = await office.keys.carry_out(KeyOrder("show", id="nightly"))
+    assert shown["state"] == "revoked"
+    office.list.written.clear()
+    assert await office.refusal(replace(order, value="daily")) == (
+        "there is no key with this id",
+        "api_key",
+        0,
+    )
+    assert await office.refusal(replace(order, issuer="corp")) == (
+        "the issuer of API keys is api_keys",
+        "issuer",
+        0,
+    )
+
+
+async def test_what_the_store_has_not_acknowledged_is_an_outage(tmp_path: Path) -> None:
+    """Of whichever order: to give all of them again is harmless (R62)."""
+    count = SLICE + 2
+    office = Office(tmp_path, good=SLICE + 1)
+    orders = tuple(RevocationOrder("", "token", f"t-{n}") for n in range(count))
+
+    with pytest.raises(Unavailable):
+        await office.desk.carry_out(Orders(orders))
+    office.list.good = 10_000
+    told = await office.desk.carry_out(Orders(orders))
+
+    assert len(told["orders"]) == count
+
+
+@pytest.mark.parametrize(
+    ("found", "is_effective"),
+    [
+        (Effect(workers=0, applied=0), True),
+        (Effect(workers=3, applied=2, lapsed=1), True),
+        (Effect(workers=3, applied=2, lapsed=1, stale=1, late=4.0), False),
+        (Effect(workers=3, applied=2), False),
+        (None, None),
+    ],
+)
+async def test_it_is_effective_where_nobody_lets_it_through(
+    tmp_path: Path, found: Effect | None, is_effective: bool | None
+) -> None:
+    """Who may decide by what it knew for a while does; nobody knows: it isn't said."""
+    office = Office(tmp_path)
+    office.list.found = found
+
+    told = await office.desk.carry_out(Orders((RevocationOrder("", "all"),)))
+
+    effect = told["effect"]
+    assert (effect and effect["effective"]) is is_effective
+
+
+async def test_the_log_says_that_it_was_done_and_names_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line for what is alike, with the reason."""
+    office = Office(tmp_path)
+    orders = [RevocationOrder("", "subject", f"c-{n}", "INC-7") for n in range(3)]
+
+    await office.desk.carry_out(Orders(tuple(orders)))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "revoked by order: issuer=corp kind=subject reason=INC-7 count=3"
+    ]
