@@ -27,6 +27,7 @@ from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.openings import Openings
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
+from gateway.asgi.logout import LogoutEndpoint
 from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check
@@ -37,7 +38,7 @@ from gateway.clock import Clock
 from gateway.config.load import Loaded, load
 from gateway.config.settings import (
     Address,
-    Server,
+    Settings,
     Upstream,
     UpstreamUrl,
 )
@@ -51,6 +52,7 @@ from gateway.credentials import (
 from gateway.decision import Decider, Pending, finish
 from gateway.identity.signer import NOBODY, BoundRequest, Signed
 from gateway.key_desk import KeyDesk
+from gateway.logout_desk import LogoutDesk
 from gateway.model import (
     SELF,
     ApiKeyNeeded,
@@ -224,6 +226,9 @@ class Engine:
         asked = tuple(i for i in settings.issuers.values() if i.introspection)
         self.introspection = IntrospectionClient(asked, clock)
         self._openings = Openings()
+        self._logout_desk = LogoutDesk(
+            settings, self.keys, self.stores, clock, self.answer
+        )
         self.decider = Decider(
             policy,
             tuple(authenticators(settings, self.keys, token_key)),
@@ -260,7 +265,7 @@ class Engine:
         await self.stores.revocations.ready(MIRROR_LIMIT)
         if self.stores.api_keys is not None:
             self.background.spawn(self.stores.api_keys.run())
-        if self.settings.dpop is not None:
+        if self.settings.dpop is not None or self.settings.takes_logouts:
             self.background.spawn(self.stores.replays.begin())
 
     async def aclose(self) -> None:
@@ -436,6 +441,10 @@ class Engine:
         """
         return await self._revocation_desk.carry_out(Orders(orders, wait))
 
+    async def log_out(self, token: str) -> bool:
+        """Revoke what a logout token says has ended; see gateway.logout_desk."""
+        return await self._logout_desk.carry_out(token)
+
     async def order_keys(self, order: KeyOrder) -> Told:
         """Carry *order* about API keys out.
 
@@ -596,7 +605,7 @@ class Worker:
         # whose socket it is: a process that is killed leaves it behind.
         path = private / f"own.{os.getpid()}.{secrets.token_hex(4)}.sock"
         at = Address(path=str(path))
-        app = _own_endpoints(lambda: engine, self.settings.server)
+        app = _own_endpoints(lambda: engine, self.settings)
         own = SmallServer(app, bind(at), spawn)
         closing.callback(path.unlink, missing_ok=True)
         await own.start()
@@ -929,7 +938,7 @@ class GatewayMiddleware(Guard[Engine]):
         super().__init__(
             app,
             make_engine=lambda: Engine(loaded, metrics=metrics),
-            own=_own_endpoints(lambda: self.engine, loaded.settings.server),
+            own=_own_endpoints(lambda: self.engine, loaded.settings),
             service=service,
             log=metrics.counting(log),
             random=secrets.token_bytes,
@@ -947,9 +956,12 @@ def _of_the_process(lost: Mapping[str, int]) -> Iterator[Sample]:
     yield from process.measure()
 
 
-def _own_endpoints(engine: Callable[[], Engine], server: Server) -> ASGIApp:
+def _own_endpoints(engine: Callable[[], Engine], settings: Settings) -> ASGIApp:
     """Return the app of our own endpoints, which ask whichever engine there is now."""
+    server, logout = settings.server, None
     tickets = TicketEndpoint(
         lambda head: engine().give_ticket(head), server.trusted_proxies
     )
-    return own_endpoints(server.own_prefix, lambda: engine().key_set(), tickets)
+    if settings.takes_logouts:
+        logout = LogoutEndpoint(lambda token: engine().log_out(token))
+    return own_endpoints(server.own_prefix, lambda: engine().key_set(), tickets, logout)

@@ -20,7 +20,14 @@ LEVELS: list[set[str]] = [
     {"decision"},
     {"proxy", "asgi", "adapters", "channel", "signals"},
     {"app", "ports", "reload", "worker", "supervisor", "cli", "__init__", "__main__"}
-    | {"key_desk", "revocation_desk", "stores", "signers", "credentials"},
+    | {
+        "key_desk",
+        "logout_desk",
+        "revocation_desk",
+        "stores",
+        "signers",
+        "credentials",
+    },
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS) - 1

@@ -14,13 +14,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.asgi.answers import problem
+from gateway.asgi.logout import LogoutEndpoint
 from gateway.asgi.tickets import TicketEndpoint
 
 KEY_SET_PATH = "/.well-known/gateway-identity/jwks.json"
 
 
 def own_endpoints(
-    prefix: str, key_set: Callable[[], bytes], tickets: TicketEndpoint
+    prefix: str,
+    key_set: Callable[[], bytes],
+    tickets: TicketEndpoint,
+    logout: LogoutEndpoint | None = None,
 ) -> Starlette:
     """Return the app behind the upstream `self`.
 
@@ -28,6 +32,7 @@ def own_endpoints(
         prefix: [server].own_prefix.
         key_set: The JWK Set that verifies our assertions (RFC 7517 section 5).
         tickets: Gives them.
+        logout: Takes logout tokens; None: no issuer sends any.
     """
 
     async def identity_keys(_request: Request) -> Response:
@@ -45,10 +50,14 @@ def own_endpoints(
             answer.headers.update(error.headers)  # Allow, on 405
         return answer
 
+    routes = [
+        Route(KEY_SET_PATH, identity_keys, methods=["GET"]),
+        Route(f"{prefix}/ticket", tickets.answer, methods=["POST"]),
+    ]
+    if logout is not None:
+        path = f"{prefix}/backchannel-logout"
+        routes.append(Route(path, logout.answer, methods=["POST"]))
     return Starlette(
-        routes=[
-            Route(KEY_SET_PATH, identity_keys, methods=["GET"]),
-            Route(f"{prefix}/ticket", tickets.answer, methods=["POST"]),
-        ],
+        routes=routes,
         exception_handlers={HTTPException: refused},
     )

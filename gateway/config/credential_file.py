@@ -195,6 +195,15 @@ class Issuer(Table):
     binding: BindingList | None = key(
         "Its tokens count only if they are bound to one of these.", None
     )
+    backchannel_logout: bool = key(
+        "Take logout tokens of it (OpenID Connect Back-Channel Logout).", default=False
+    )
+    logout_audience: list[Text] | None = key(
+        "Its logout tokens are for us if their `aud` names one of these; without it,"
+        " one of `audience`.",
+        None,
+        min_length=1,
+    )
 
 
 class Derived(Table):

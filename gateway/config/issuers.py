@@ -74,6 +74,7 @@ def build_issuers(
         keys = _keys(at, table, found)
         roles = build_roles(at, table.roles, found)
         introspection = _introspection(name, table, found)
+        logout = _logout(at, table, found)
         if len(found.problems) > before or keys is None:
             continue
         if table.leeway > LONG_LEEWAY:
@@ -95,6 +96,7 @@ def build_issuers(
             subnet_v4=table.subnet.v4,
             subnet_v6=table.subnet.v6,
             binding=None if table.binding is None else frozenset(table.binding),
+            logout_audience=logout,
         )
     _check_prefixes(tables, found)
     return MappingProxyType(issuers)
@@ -200,6 +202,25 @@ def _from_pem(
         found.problem((*at, "pem"), f"pem: {error}")
         return None
     return KeySource(pem=raw)
+
+
+def _logout(at: KeyPath, table: written.Issuer, found: Findings) -> frozenset[str]:
+    """Return for whom the issuer's logout tokens are; for nobody, if it sends none."""
+    if not table.backchannel_logout:
+        if table.logout_audience is not None:
+            found.problem(
+                (*at, "logout_audience"),
+                "logout_audience is for an issuer with backchannel_logout = true",
+                key=True,
+            )
+        return frozenset()
+    if table.jwks is None and table.pem is None:
+        # Whoever knows a shared secret could log anybody out.
+        found.problem(
+            (*at, "backchannel_logout"),
+            "logout tokens need public keys: jwks or pem",
+        )
+    return frozenset(table.logout_audience or table.audience)
 
 
 def _fetching(

@@ -209,6 +209,7 @@ class Issuer(Quiet):
     subnet_v4: int = 32  # bits that count of a single address
     subnet_v6: int = 64
     binding: frozenset[str] | None = None  # its tokens are bound to one of these
+    logout_audience: frozenset[str] = frozenset()  # of its logout tokens; none: no such
 
     @property
     def signs(self) -> bool:
@@ -392,3 +393,8 @@ class Settings(Quiet):
     api_keys: ApiKeys | None = None  # None: there are none
     fernet: Fernet | None = None
     jwe: Jwe | None = None
+
+    @property
+    def takes_logouts(self) -> bool:
+        """Tell whether an issuer sends logout tokens."""
+        return any(each.logout_audience for each in self.issuers.values())

@@ -52,7 +52,7 @@ class IssuerRules:
     binding: BindingRules = BY_DEFAULT
 
 
-class _Wrong(Exception):  # noqa: N818  (the claim is; and it never leaves this file)
+class Wrong(Exception):  # noqa: N818  (the claim is; and it never leaves this room)
     """A claim is not what it should be. `at` is a name of ours, never a value."""
 
     def __init__(self, at: str) -> None:
@@ -81,7 +81,7 @@ def principal_from(
     """
     try:
         return _principal(claims, rules, now, content_digest, key)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         return Denial(Reason.CLAIM_INVALID, wrong.at)
 
 
@@ -131,16 +131,16 @@ def _principal(
     bound = rules.binding
     binding = binding_of(claims, bound)
     if isinstance(binding, str):
-        raise _Wrong(binding)
+        raise Wrong(binding)
     if bound.required is not None and (
         binding is None or bound.required.isdisjoint(binding.kinds)
     ):
         return Denial(Reason.BINDING_MISSING)
-    expires_at = _date(claims, "exp")
+    expires_at = date_in(claims, "exp")
     if expires_at is None:
-        raise _Wrong("exp")
-    issued_at = _date(claims, "iat")
-    not_before = _date(claims, "nbf")
+        raise Wrong("exp")
+    issued_at = date_in(claims, "iat")
+    not_before = date_in(claims, "nbf")
     # How long a revocation must be kept hangs on both. The issuer's clock may be ahead
     # of ours by the leeway; its subtraction can't be.
     too_late = expires_at > now + rules.max_lifetime + rules.leeway
@@ -149,16 +149,18 @@ def _principal(
     ):
         return Denial(Reason.LIFETIME_TOO_LONG, "exp")
 
-    subject = _text(claims, "sub")
+    subject = text_in(claims, "sub")
     if subject is None:
-        raise _Wrong("sub")
-    named = _text(claims, "jti", MAX_TOKEN_ID)
+        raise Wrong("sub")
+    named = text_in(claims, "jti", MAX_TOKEN_ID)
     if rules.token_id != "jti":  # noqa: S105  (the name of a claim)
-        named = _text(claims, rules.token_id, MAX_TOKEN_ID)
+        named = text_in(claims, rules.token_id, MAX_TOKEN_ID)
     token_id = named or content_digest
-    session_id = _text(claims, "sid")
+    session_id = text_in(claims, "sid")
     client_id = (
-        _text(claims, "client_id") or _text(claims, "azp") or _text(claims, "appid")
+        text_in(claims, "client_id")
+        or text_in(claims, "azp")
+        or text_in(claims, "appid")
     )
 
     return Principal(
@@ -178,10 +180,10 @@ def _principal(
         not_before=not_before,
         expires_at=expires_at,
         leeway=rules.leeway,
-        auth_time=_date(claims, "auth_time"),
-        acr=_text(claims, "acr"),
+        auth_time=date_in(claims, "auth_time"),
+        acr=text_in(claims, "acr"),
         amr=_methods(claims),
-        audience=_audience(claims),
+        audience=audience_in(claims),
         roles=_roles(claims, rules),
         scope=_scope(claims, rules.scope_claim),
         claims=MappingProxyType(_lean(claims)),
@@ -197,7 +199,7 @@ def _principal(
     )
 
 
-def _date(claims: Claims, name: str) -> float | None:
+def date_in(claims: Claims, name: str) -> float | None:
     """Return a NumericDate in Unix seconds, or None where there is none.
 
     RFC 7519 section 2: a JSON number. A string is none, whatever it spells.
@@ -206,21 +208,21 @@ def _date(claims: Claims, name: str) -> float | None:
         return None
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Wrong(name)
+        raise Wrong(name)
     # Compared before it is converted: an integer of 400 digits has no float. What does
     # not compare, a NaN, is refused.
     if not -MAX_DATE <= value <= MAX_DATE:
-        raise _Wrong(name)
+        raise Wrong(name)
     return float(value)
 
 
-def _text(claims: Claims, name: str, most: int = MAX_NAME) -> str | None:
+def text_in(claims: Claims, name: str, most: int = MAX_NAME) -> str | None:
     """Return a claim that names something, or None where there is none."""
     if name not in claims:
         return None
     value = claims[name]
     if not isinstance(value, str) or not is_name(value, most):
-        raise _Wrong(name)
+        raise Wrong(name)
     return value
 
 
@@ -235,11 +237,12 @@ def is_name(text: str, most: int) -> bool:
     )
 
 
-def _audience(claims: Claims) -> frozenset[str]:
+def audience_in(claims: Claims) -> frozenset[str]:
+    """Return for whom the token is: one name, or several (RFC 7519 section 4.1.3)."""
     value = claims.get("aud")
     named = [value] if isinstance(value, str) else value
     if not isinstance(named, list) or not named or not _all_text(named):
-        raise _Wrong("aud")
+        raise Wrong("aud")
     if len(named) == 1:
         return _alone(named[0])
     return frozenset(named)
@@ -250,7 +253,7 @@ def _methods(claims: Claims) -> tuple[str, ...]:
     # RFC 8176 says a list; some libraries write a list of one as its element.
     named = [value] if isinstance(value, str) else value
     if not isinstance(named, list) or not _all_text(named):
-        raise _Wrong("amr")
+        raise Wrong("amr")
     return tuple(named)
 
 
@@ -265,14 +268,14 @@ def _roles(claims: Claims, rules: IssuerRules) -> frozenset[str]:
     value: Any = claims
     for name in rules.role_claim:
         if not isinstance(value, Mapping):
-            raise _Wrong("roles")
+            raise Wrong("roles")
         if name not in value:
             return _NOTHING
         value = value[name]
     if isinstance(value, str) and rules.role_split:
         value = value.split(" ")
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise _Wrong("roles")
+        raise Wrong("roles")
     if rules.role_map is not None:
         value = [rules.role_map[each] for each in value if each in rules.role_map]
     return _shared(rules.role_allow.intersection(value))
@@ -287,12 +290,12 @@ def _scope(claims: Claims, name: str) -> frozenset[str]:
     if isinstance(value, str):
         found = _words(value) if len(value) <= MAX_SHARED else _words_of(value)
         if found is None:
-            raise _Wrong("scope")
+            raise Wrong("scope")
         return found
     if not isinstance(value, list) or not all(
         isinstance(each, str) and _SCOPE.fullmatch(each) for each in value
     ):
-        raise _Wrong("scope")
+        raise Wrong("scope")
     return _shared(frozenset(value))
 
 

@@ -11,8 +11,8 @@ gateway.tokens.fingerprints, gateway.tokens.jwks, gateway.tokens.strict_json, Py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 
@@ -87,49 +87,83 @@ class JwtAuthenticator:
 
     def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
         """Verify *token* as of *now* (Unix seconds)."""
-        parts = split(token)
-        if parts is None:
-            return Denial(Reason.TOKEN_MALFORMED, "form")
-        odd = _odd_header(parts.header)
-        if odd is not None:
-            return odd
-        claims = loads(parts.payload)
-        if claims is None:
-            return Denial(Reason.TOKEN_MALFORMED, "payload")
-
-        issuer = claims.get("iss")
-        rules = self._rules.get(issuer) if isinstance(issuer, str) else None
-        if rules is None:
-            return Denial(Reason.ISSUER_UNTRUSTED)
-
-        kind = type_of(parts.header)
-        if kind not in rules.token_types or kind in NEVER_ACCESS:
-            return Denial(Reason.TYPE_FORBIDDEN, "typ")
-
-        algorithm: str = parts.header["alg"]
-        if algorithm not in rules.algorithms:
-            return Denial(Reason.ALGORITHM_FORBIDDEN)
-
-        key_id: str | None = parts.header.get("kid")
-        key = self._keys.find(rules.name, key_id, algorithm)
-        if key is None:
-            key = yield KeyNeeded(rules.name, key_id, algorithm)
-        if key is None:
-            return Denial(Reason.KEY_UNKNOWN)
-
-        if not verify(parts, key):
-            return Denial(Reason.SIGNATURE_INVALID)
-
+        found = yield from signed(token, self._rules, self._keys, _is_access)
+        if isinstance(found, Denial):
+            return found
         # From here on the payload is the issuer's word.
-        if kind == "jwt":
-            wrong = other_use(claims)
+        if found.kind == "jwt":
+            wrong = other_use(found.claims)
             if wrong is not None:
                 return Denial(Reason.TYPE_FORBIDDEN, wrong)
+        rules, key = found.rules, found.key
         self._keys.used(rules.name, key)
         # Header and payload, and not the signature: there are several for one content
         # (R50).
-        name = name_of_content(parts.signing_input)
-        return unless_expired(principal_from(claims, rules, now, name, key), now)
+        name = name_of_content(found.content)
+        return unless_expired(principal_from(found.claims, rules, now, name, key), now)
+
+
+class Signed(NamedTuple):
+    """What an issuer has signed."""
+
+    kind: str  # its `typ`, in canonical form
+    claims: Claims
+    rules: IssuerRules  # of whoever signed it
+    key: VerificationKey  # with which
+    content: bytes  # header and payload, as they were signed
+
+
+def signed(
+    token: str,
+    rules: Mapping[str, IssuerRules],
+    keys: KeyStore,
+    is_meant: Callable[[str, IssuerRules], bool],
+) -> Steps[Signed | Denial]:
+    """Verify the signature of *token*.
+
+    Args:
+        token: As it was received.
+        rules: Of each issuer whose word counts, by its `iss`.
+        keys: Of the same.
+        is_meant: Tells whether a token of this type, in canonical form, is wanted.
+    """
+    parts = split(token)
+    if parts is None:
+        return Denial(Reason.TOKEN_MALFORMED, "form")
+    odd = _odd_header(parts.header)
+    if odd is not None:
+        return odd
+    claims = loads(parts.payload)
+    if claims is None:
+        return Denial(Reason.TOKEN_MALFORMED, "payload")
+
+    issuer = claims.get("iss")
+    whose = rules.get(issuer) if isinstance(issuer, str) else None
+    if whose is None:
+        return Denial(Reason.ISSUER_UNTRUSTED)
+
+    kind = type_of(parts.header)
+    if not is_meant(kind, whose):
+        return Denial(Reason.TYPE_FORBIDDEN, "typ")
+
+    algorithm: str = parts.header["alg"]
+    if algorithm not in whose.algorithms:
+        return Denial(Reason.ALGORITHM_FORBIDDEN)
+
+    key_id: str | None = parts.header.get("kid")
+    key = keys.find(whose.name, key_id, algorithm)
+    if key is None:
+        key = yield KeyNeeded(whose.name, key_id, algorithm)
+    if key is None:
+        return Denial(Reason.KEY_UNKNOWN)
+
+    if not verify(parts, key):
+        return Denial(Reason.SIGNATURE_INVALID)
+    return Signed(kind, claims, whose, key, parts.signing_input)
+
+
+def _is_access(kind: str, rules: IssuerRules) -> bool:
+    return kind in rules.token_types and kind not in NEVER_ACCESS
 
 
 def verify(parts: Compact, key: VerificationKey) -> bool:

@@ -381,3 +381,30 @@ def test_an_unreadable_key_set_is_a_problem(project: Project, tmp_path: Path) ->
         project.load()
     else:
         assert "cannot be read" in project.report()
+
+
+def test_logout_tokens_are_for_whom_the_issuer_says(project: Project) -> None:
+    """None are taken unless it is said; without an audience of their own, its."""
+    assert project.load().settings.issuers["demo"].logout_audience == frozenset()
+    assert not project.load().settings.takes_logouts
+    project.edit("gateway.toml", TYPES, f"{TYPES}\nbackchannel_logout = true")
+    settings = project.load().settings
+    assert settings.takes_logouts
+    assert settings.issuers["demo"].logout_audience == {"https://api.demo.example"}
+    project.edit("gateway.toml", TYPES, f'{TYPES}\nlogout_audience = ["app"]')
+    assert project.load().settings.issuers["demo"].logout_audience == {"app"}
+
+
+def test_whoever_shares_a_secret_logs_nobody_out(project: Project) -> None:
+    """All who verify by it could make such a token; nor is an opaque one signed."""
+    project.env["S"] = SECRET
+    more = 'secret = "env:S"\nbackchannel_logout = true'
+    project.edit("gateway.toml", JWKS, more)
+    project.edit("gateway.toml", ES, 'algorithms = ["HS256"]')
+    assert "logout tokens need public keys" in project.report()
+
+
+def test_an_audience_of_logout_tokens_alone_is_a_mistake(project: Project) -> None:
+    """It would look as if they were taken."""
+    project.edit("gateway.toml", TYPES, f'{TYPES}\nlogout_audience = ["app"]')
+    assert "is for an issuer with backchannel_logout = true" in project.report()

@@ -31,7 +31,7 @@ async def three(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Node
     ) as node:
 
         def is_known() -> bool:
-            """Tell whether the store knows all mirrors, and knows that these are all."""
+            """Tell whether the store knows all mirrors, and that these are all."""
             found = redis_server.command("HLEN", "{gw:revocation}:workers")
             since = redis_server.command("HGET", "{gw:revocation}:state", "since")
             age = time.time() - int(since or b"0") / 1000
