@@ -31,6 +31,7 @@ from gateway.asgi.logout import LogoutEndpoint
 from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import Orders, RevocationOrder
 from gateway.asgi.servers import SmallServer
 from gateway.asgi.tickets import TicketEndpoint
@@ -213,7 +214,7 @@ class Engine:
                 clock,
                 secrets.token_bytes,
             )
-        self._revocation_desk = RevocationDesk(
+        self.revocation_desk = RevocationDesk(
             settings, self.stores.revocations, self._desk, clock
         )
         token_key = token_key or secrets.token_bytes(32)
@@ -439,7 +440,7 @@ class Engine:
             OrderRefused: One of them can't be meant; none was carried out.
             Unavailable: The store has not acknowledged all of them.
         """
-        return await self._revocation_desk.carry_out(Orders(orders, wait))
+        return await self.revocation_desk.carry_out(Orders(orders, wait))
 
     async def log_out(self, token: str) -> bool:
         """Revoke what a logout token says has ended; see gateway.logout_desk."""
@@ -749,6 +750,7 @@ class Gateway:
                 started=lambda: self._started,
                 checks=self.checks,
                 revoke=self.revoke,
+                inquire=self.inquire,
                 order_keys=self.order_keys,
                 snapshots=self.snapshots,
                 keys=self.keys,
@@ -781,6 +783,10 @@ class Gateway:
     async def revoke(self, orders: Orders) -> Told:
         """Carry *orders* out; see Engine.revoke."""
         return await self.engine.revoke(*orders.each, wait=orders.wait)
+
+    async def inquire(self, inquiry: Inquiry) -> Told:
+        """Say what the revocation list holds; see RevocationDesk.inquire."""
+        return await self.engine.revocation_desk.inquire(inquiry)
 
     async def order_keys(self, order: KeyOrder) -> Told:
         """Carry *order* out; see Engine.order_keys."""

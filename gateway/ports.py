@@ -17,7 +17,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
-from gateway.asgi import api_keys, revocations
+from gateway.asgi import api_keys, revocation_list, revocations
 from gateway.asgi.admin import admin
 from gateway.asgi.probes import Check, probes
 from gateway.asgi.servers import SmallServer
@@ -36,6 +36,7 @@ async def small_ports(
     started: Callable[[], bool],
     checks: Callable[[], Sequence[Check]],
     revoke: revocations.CarryOut,
+    inquire: revocation_list.Inquire,
     order_keys: api_keys.CarryOut,
     snapshots: Callable[[], Awaitable[Sequence[Snapshot]]],
     keys: Callable[[], Awaitable[KeyReport]],
@@ -56,7 +57,7 @@ async def small_ports(
             await serve(probes(started, checks, snapshots), bind(settings.probes))
         if settings.admin is not None:
             listen, token = settings.admin.listen, settings.admin.token
-            app = admin(revoke, order_keys, keys, token)
+            app = admin(revoke, inquire, order_keys, keys, token)
             await serve(app, bind(listen))
             if listen.path:
                 closing.callback(Path(listen.path).unlink, missing_ok=True)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from gateway.asgi.api_keys import KeyRefused
+from gateway.asgi.revocation_list import Inquiry, entry_in, told_of
 from gateway.asgi.revocations import (
     NAME_OF,
     OrderRefused,
@@ -29,6 +31,7 @@ from gateway.key_desk import KeyDesk
 from gateway.model import API_KEYS, Unavailable
 from gateway.revocation.entries import (
     CUTOFFS,
+    KINDS,
     MAX_LIFE,
     Revocation,
     block_for,
@@ -108,6 +111,70 @@ class RevocationDesk:
         effect = await self._effect(latest, orders.wait)
         return {"orders": [work.told() for work in works], "effect": effect}
 
+    async def entries(self, kind: str = "", name: str = "") -> AsyncIterator[Told]:
+        """Yield what the list holds: all, those of a *kind*, or the one called *name*.
+
+        Raises:
+            Unavailable: The list does not say, or no more.
+        """
+        kinds = [each for each in KINDS if kind in {"", each}]
+        if name:
+            for each in kinds:
+                found = await self._revocations.find(each, bytes.fromhex(name))
+                if found is not None:
+                    yield told_of(found)
+            return
+        async for entry in self._revocations.entries():
+            if entry.kind in kinds:
+                yield told_of(entry)
+
+    async def inquire(self, inquiry: Inquiry) -> Told:
+        """Return what *inquiry* asks for, or what came of what it brings.
+
+        Raises:
+            OrderRefused: An entry is none; none was written.
+            Unavailable: The list does not say, or has not acknowledged all of it.
+        """
+        match inquiry.verb:
+            case "list":
+                found: list[Told] = []
+                async for told in self.entries(inquiry.kind, inquiry.name):
+                    if len(found) == inquiry.limit:
+                        return {"entries": found, "more": True}
+                    found.append(told)
+                return {"entries": found, "more": False}
+            case "stats":
+                return await self._stats()
+            case "import":
+                return await self._import(inquiry.entries)
+
+    async def _stats(self) -> Told:
+        standing = await self._revocations.standing()
+        counts = Counter([told["kind"] async for told in self.entries()])
+        return {
+            "entries": {kind: counts[kind] for kind in KINDS if counts[kind]},
+            "epoch": standing.position.epoch.decode("ascii", "replace"),
+            "number": standing.position.number,
+            "workers": [
+                # What never ends has no number in JSON.
+                {
+                    "lease": each.lease if math.isfinite(each.lease) else None,
+                    "behind": each.behind,
+                }
+                for each in standing.workers
+            ],
+            "memory": standing.memory,
+        }
+
+    async def _import(self, said: Sequence[Told]) -> Told:
+        now = self._clock.wall()
+        entries = [entry_in(each, place, now) for place, each in enumerate(said)]
+        alive = [entry for entry in entries if entry.until > now]
+        for first in range(0, len(alive), SLICE):
+            await _all(map(self._revocations.revoke, alive[first : first + SLICE]))
+        _LOG.warning("revocations imported: %d of %d", len(alive), len(entries))
+        return {"imported": len(alive), "ended": len(entries) - len(alive)}
+
     async def _understood(self, order: RevocationOrder, now: float) -> _Work:
         if order.kind != "api_key":
             issuer, entry = entry_from(order, self._settings, now)
@@ -124,14 +191,7 @@ class RevocationDesk:
         """Write what is to be done; return where the last of it is in the list."""
         found: list[Position] = []
         for first in range(0, len(works), SLICE):
-            outcomes = await asyncio.gather(
-                *(self._write(work) for work in works[first : first + SLICE]),
-                return_exceptions=True,
-            )
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                found.append(outcome)
+            found += await _all(map(self._write, works[first : first + SLICE]))
         # Numbers go up, from one epoch to the next as well.
         return max(found, key=lambda position: position.number)
 
@@ -152,6 +212,16 @@ class RevocationDesk:
         except Unavailable:
             return None  # it is revoked all the same
         return {"effective": found.is_whole and not found.stale, **asdict(found)}
+
+
+async def _all(writes: Iterable[Awaitable[Position]]) -> list[Position]:
+    """Return what *writes* return, when all of them have ended."""
+    found: list[Position] = []
+    for outcome in await asyncio.gather(*writes, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        found.append(outcome)
+    return found
 
 
 def entry_from(

@@ -38,6 +38,7 @@ from typing import Any
 from gateway.app import Background
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.probes import Check
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import OrderRefused, Orders
 from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
@@ -312,6 +313,7 @@ class Supervisor:
                     started=lambda: self._has_started,
                     checks=self.checks,
                     revoke=self.revoke,
+                    inquire=self.inquire,
                     order_keys=self.order_keys,
                     snapshots=self.snapshots,
                     keys=self.keys,
@@ -600,6 +602,13 @@ class Supervisor:
         """
         within = ORDER_LIMIT + orders.wait
         told = await self._ordered("revoke", orders.dump(), within)
+        if "refused" in told:
+            raise OrderRefused(*told["refused"])
+        return told
+
+    async def inquire(self, inquiry: Inquiry) -> Told:
+        """Have a worker say what the list holds; see RevocationDesk.inquire."""
+        told = await self._ordered("revocations", inquiry.dump())
         if "refused" in told:
             raise OrderRefused(*told["refused"])
         return told

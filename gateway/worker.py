@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -29,6 +29,7 @@ import uvloop
 from gateway.app import Background, Log, Worker
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, order_with
 from gateway.asgi.probes import Check
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import OrderRefused, Orders
 from gateway.channel import Channel, Refused
 from gateway.config.load import Loaded
@@ -178,7 +179,11 @@ class Process:
         elif name == "keys" and worker is not None:
             return key_status.dump(worker.engine.key_report())
         elif name == "revoke" and worker is not None:
-            return await _revoke(worker, Orders.load(said))
+            orders = Orders.load(said)
+            return await _told(worker.engine.revoke(*orders.each, wait=orders.wait))
+        elif name == "revocations" and worker is not None:
+            desk = worker.engine.revocation_desk
+            return await _told(desk.inquire(Inquiry.load(said)))
         elif name == "api_keys" and worker is not None:
             return await _order_keys(
                 worker, order_with(KeyOrder("list"), **json.loads(said))
@@ -222,10 +227,9 @@ def reported(said: bytes) -> list[Check]:
     return [Check(**check) for check in json.loads(said)]
 
 
-async def _revoke(worker: Worker, orders: Orders) -> bytes:
-    told: dict[str, Any]
+async def _told(answer: Awaitable[dict[str, Any]]) -> bytes:
     try:
-        told = await worker.engine.revoke(*orders.each, wait=orders.wait)
+        told = await answer
     except Unavailable as outage:
         told = {"away": outage.dependency}
     except OrderRefused as refusal:

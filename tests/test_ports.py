@@ -13,6 +13,7 @@ from bench.ports import free_port
 from gateway.app import Background
 from gateway.asgi.api_keys import KeyOrder, Told
 from gateway.asgi.probes import Check
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import Orders
 from gateway.config.settings import Address, Admin
 from gateway.observe.metrics import CONFIG, Snapshot
@@ -33,6 +34,10 @@ async def revoke(orders: Orders) -> Told:
     return {"orders": [{"until": 7.0} for _ in orders.each]}
 
 
+async def inquire(inquiry: Inquiry) -> Told:
+    return {"verb": inquiry.verb}
+
+
 async def order_keys(order: KeyOrder) -> Told:
     return {"verb": order.verb}
 
@@ -50,6 +55,7 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
             started=lambda: True,
             checks=lambda: [Check("x", "away", fatal=True)],
             revoke=revoke,
+            inquire=inquire,
             order_keys=order_keys,
             snapshots=snapshots,
             keys=keys,
@@ -60,11 +66,13 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
         ready = await http.get(f"http://{probes}/readyz?verbose")
         counted = await http.get(f"http://{probes}/metrics")
         done = await admin.post("http://a/-/revocations", json={"sub": "c-1"})
+        listed = await admin.get("http://a/-/revocations")
         ordered = await admin.get("http://a/-/api-keys")
         known = await admin.get("http://a/-/keys")
 
     assert (ready.status_code, done.json()["until"]) == (503, 7.0)
     assert ordered.json() == {"verb": "list"}
+    assert listed.json() == {"verb": "list"}
     assert "[-] x: away" in ready.text
     assert known.json() == {"issuers": [], "identities": []}
     assert 'gateway_config_info{generation="g1"} 1' in counted.text
@@ -88,6 +96,7 @@ async def test_what_can_t_be_opened_closes_the_rest(tmp_path: Path) -> None:
             started=lambda: True,
             checks=list,
             revoke=revoke,
+            inquire=inquire,
             order_keys=order_keys,
             snapshots=snapshots,
             keys=keys,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.adapters.api_keys import MemoryApiKeys
 from gateway.adapters.memory_store import MemoryRevocations
 from gateway.asgi.api_keys import KeyOrder
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import OrderKind, OrderRefused, Orders, RevocationOrder
 from gateway.clock import Clock
 from gateway.credentials import key_rules
@@ -333,3 +335,46 @@ async def test_the_log_says_that_it_was_done_and_names_nobody(
     assert [record.getMessage() for record in caplog.records] == [
         "revoked by order: issuer=corp kind=subject reason=INC-7 count=3"
     ]
+
+
+async def test_what_the_list_holds_is_told_within_a_limit(tmp_path: Path) -> None:
+    """All, of one kind, or by one name."""
+    office = Office(tmp_path)
+    orders = [RevocationOrder("", "token", f"t-{n}") for n in range(3)]
+    orders += [RevocationOrder("", "block", "c-1", seconds=60)]
+    await office.desk.carry_out(Orders(tuple(orders)))
+    name = office.list.written[-1].name.hex()
+
+    async def listed(**said: Any) -> tuple[list[str], bool]:
+        told = await office.desk.inquire(Inquiry("list", **said))
+        return [each["kind"] for each in told["entries"]], told["more"]
+
+    assert await listed() == (["token"] * 3 + ["block"], False)
+    assert await listed(limit=3) == (["token"] * 3, True)
+    assert await listed(limit=4) == (["token"] * 3 + ["block"], False)
+    assert await listed(kind="block") == (["block"], False)
+    assert await listed(kind="token", limit=1) == (["token"], True)
+    assert await listed(name=name) == (["block"], False)
+    assert await listed(name=name, kind="subject") == ([], False)
+    stats = await office.desk.inquire(Inquiry("stats"))
+    assert stats["entries"] == {"token": 3, "block": 1}
+    assert stats["workers"] == [{"lease": None, "behind": 0}]
+
+
+async def test_all_entries_are_understood_before_one_is_imported(
+    tmp_path: Path,
+) -> None:
+    """And those that have ended are left out."""
+    office = Office(tmp_path)
+    good = {"kind": "token", "name": "0" * 32, "until": NOW + 60}
+
+    with pytest.raises(OrderRefused) as refused:
+        await office.desk.inquire(Inquiry("import", entries=(good, {})))
+    assert refused.value.place == 1
+    assert not office.list.written
+
+    many = tuple({**good, "name": f"{n:032x}"} for n in range(SLICE + 1))
+    over = {**good, "until": NOW}
+    told = await office.desk.inquire(Inquiry("import", entries=(*many, over)))
+    assert told == {"imported": SLICE + 1, "ended": 1}
+    assert len(office.list) == SLICE + 1

@@ -19,6 +19,7 @@ import pytest
 from bench.ports import free_port
 from gateway.app import Background, Log
 from gateway.asgi.probes import Check
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import Orders, RevocationOrder
 from gateway.channel import Channel
 from gateway.model import ANONYMOUS, Denial, Reason, Unavailable
@@ -153,6 +154,11 @@ async def test_it_says_when_it_serves_and_answers_what_it_is_asked(
         assert done["effect"]["effective"]
         wrong = json.loads(await ask("revoke", orders.dump(), within=5))
         assert wrong == {"refused": ["no token can carry this token", "jti", 1]}
+        listed = await ask("revocations", Inquiry("list").dump(), within=5)
+        (entry,) = json.loads(listed)["entries"]
+        assert entry["kind"] == "token"
+        bad = Inquiry("import", entries=({},)).dump()
+        assert "refused" in json.loads(await ask("revocations", bad, within=5))
 
 
 async def test_a_store_that_is_away_is_no_revocation(tmp_path: Path) -> None:

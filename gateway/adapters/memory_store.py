@@ -9,14 +9,22 @@ Imports: gateway.clock, gateway.model, gateway.revocation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.model import Principal
-from gateway.revocation.entries import Revocation
+from gateway.revocation.entries import Kind, Revocation
 from gateway.revocation.feed import Position
-from gateway.revocation.lists import Effect, MirrorState, Told, Watchers
+from gateway.revocation.lists import (
+    Effect,
+    Follows,
+    MirrorState,
+    Standing,
+    Told,
+    Watchers,
+)
 from gateway.revocation.mirror import Mirror
 
 
@@ -55,6 +63,19 @@ class MemoryRevocations:
 
     async def effect(self, position: Position, within: float) -> Effect:  # noqa: ARG002
         return Effect(workers=1, applied=1)
+
+    async def find(self, kind: Kind, name: bytes) -> Revocation | None:
+        return self._mirror.find(kind, name, self._wall())
+
+    async def entries(self) -> AsyncIterator[Revocation]:
+        now = self._wall()
+        for entry in self._mirror:
+            if entry.until > now:
+                yield entry
+
+    async def standing(self) -> Standing:
+        # Its one worker has no lease that could end.
+        return Standing(self._at, (Follows(math.inf, 0),))
 
     def watch(self, told: Told) -> Callable[[], None]:
         return self._watchers.watch(told)

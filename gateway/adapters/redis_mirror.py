@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,10 +30,12 @@ from gateway.adapters.redis_scripts import (
     FEED,
     FORGET,
     leaving,
+    lookup,
     page,
     page_of,
     position_of,
     renewal,
+    standing,
     status,
     where,
     write_of,
@@ -42,9 +44,16 @@ from gateway.adapters.redis_store import STORE, RedisRevocations
 from gateway.clock import Clock
 from gateway.config.settings import LEASE
 from gateway.model import Principal
-from gateway.revocation.entries import Revocation
+from gateway.revocation.entries import Kind, Revocation, key_of
 from gateway.revocation.feed import Follower, Hole, Position, entry_at, read_entry
-from gateway.revocation.lists import Effect, MirrorState, Told, Watchers
+from gateway.revocation.lists import (
+    Effect,
+    Follows,
+    MirrorState,
+    Standing,
+    Told,
+    Watchers,
+)
 from gateway.revocation.mirror import Mirror
 
 _LOG = logging.getLogger(__name__)
@@ -143,6 +152,25 @@ class MirroredRevocations:
                 return replace(found, seconds=seconds)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL)
+
+    async def find(self, kind: Kind, name: bytes) -> Revocation | None:
+        key = key_of(kind, name)
+        return await self._store.run(lookup(kind, name), partial(_found, key))
+
+    async def entries(self) -> AsyncIterator[Revocation]:
+        seen = set[bytes]()
+        cursor = b""
+        while cursor != b"0":
+            cursor, keys = await self._store.run(page(cursor or b"0", PAGE), page_of)
+            for key, value, ends in keys:
+                # SCAN may name a key twice.
+                entry = None if key in seen else entry_at(key, value, ends)
+                seen.add(key)
+                if entry is not None:
+                    yield entry
+
+    async def standing(self) -> Standing:
+        return await self._store.run(standing(), _standing)
 
     def watch(self, told: Told) -> Callable[[], None]:
         return self._watchers.watch(told)
@@ -327,6 +355,32 @@ class MirroredRevocations:
                 raise reply
             answer = reply
         return answer
+
+
+def _found(key: bytes, reply: list[Any]) -> Revocation | None:
+    """Return the entry under *key*, by what the store says."""
+    try:
+        value, ends = reply
+        return None if value is None else entry_at(key, bytes(value), int(ends))
+    except (TypeError, ValueError):
+        raise Garbled from None
+
+
+def _standing(reply: list[Any]) -> Standing:
+    """Return how the list is, by what the store says."""
+    try:
+        now, epoch, number, memory, *said = (bytes(each) for each in reply)
+        workers = []
+        for each in said:
+            ends, at_epoch, at, _ = each.split(b" ")
+            left = int(ends) - int(now)  # milliseconds
+            if left >= -FORGET:
+                behind = int(number) - int(at) if at_epoch == epoch else None
+                workers.append(Follows(left / 1000, behind))
+        position = Position(epoch, int(number))
+        return Standing(position, tuple(workers), int(memory) if memory else None)
+    except (TypeError, ValueError):
+        raise Garbled from None
 
 
 def _effect(position: Position, reply: list[Any]) -> Effect:

@@ -22,7 +22,7 @@ import secrets
 from typing import Any
 
 from gateway.adapters.redis_line import Call, Garbled, Script
-from gateway.revocation.entries import PREFIX, Revocation, key_of, value_of
+from gateway.revocation.entries import PREFIX, Kind, Revocation, key_of, value_of
 from gateway.revocation.feed import Position
 
 STATE, FEED, WORKERS = PREFIX + b"state", PREFIX + b"feed", PREFIX + b"workers"
@@ -125,6 +125,24 @@ local found = {ARGV[1], string.format('%.0f', now), string.format('%.0f', since)
 for _, said in ipairs(redis.call('HVALS', KEYS[2])) do found[#found + 1] = said end
 return found
 """)
+_STANDING = Script(b"""#!lua
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'number')
+local memory = string.match(redis.call('INFO', 'memory'), 'used_memory:(%d+)') or ''
+local found = {ARGV[1], string.format('%.0f', now), held[1] or '', held[2] or '0',
+  memory}
+for _, said in ipairs(redis.call('HVALS', KEYS[2])) do found[#found + 1] = said end
+return found
+""")
+_FIND = Script(b"""#!lua
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'table' and held.err then
+  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+  held = ''
+end
+return {ARGV[1], held, string.format('%.0f', redis.call('PEXPIRETIME', KEYS[1]))}
+""")
 # Only what lies under our prefix, and is an entry: other keys are only passed by.
 _PAGE = Script(b"""#!lua
 local page = redis.call('SCAN', ARGV[2], 'MATCH', ARGV[3] .. '*:*', 'COUNT', ARGV[4])
@@ -219,6 +237,16 @@ def position_of(reply: list[Any]) -> Position:
 def status() -> Call:
     """Return what asks how far all workers are."""
     return Call(_STATUS, (STATE, WORKERS))
+
+
+def standing() -> Call:
+    """Return what asks how the list is, beside what it holds."""
+    return Call(_STANDING, (STATE, WORKERS))
+
+
+def lookup(kind: Kind, name: bytes) -> Call:
+    """Return what asks for one entry: its value, and when it ends."""
+    return Call(_FIND, (key_of(kind, name),))
 
 
 def page(cursor: bytes, count: int) -> Call:

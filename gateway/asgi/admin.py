@@ -16,13 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.asgi import api_keys, revocations
+from gateway.asgi import api_keys, revocation_list, revocations
 from gateway.asgi.answers import problem
 from gateway.tokens.key_status import KeyReport, dump
 
 
 def admin(
     revoke: revocations.CarryOut,
+    inquire: revocation_list.Inquire,
     order_keys: api_keys.CarryOut,
     keys: Callable[[], Awaitable[KeyReport]],
     token: str | None = None,
@@ -31,6 +32,8 @@ def admin(
 
     Args:
         revoke: Carries out orders to revoke; see gateway.asgi.revocations.
+        inquire: Says what the revocation list holds; see
+            gateway.asgi.revocation_list.
         order_keys: Carries out orders about API keys; see gateway.asgi.api_keys.
         keys: Says how all keys are.
         token: Asked for as a bearer token, unless None.
@@ -61,6 +64,7 @@ def admin(
         routes=[
             Route("/-/keys", key_report, methods=["GET"]),
             *revocations.revocation_routes(revoke, is_refused),
+            *revocation_list.list_routes(inquire, is_refused),
             *api_keys.key_routes(order_keys, is_refused),
         ]
     )

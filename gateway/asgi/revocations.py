@@ -129,14 +129,12 @@ def revocation_routes(
             return refused
         is_list = False
         try:
-            said = _object(await read_body(request, MAX_BODY))
+            said = body_of(await read_body(request, MAX_BODY))
             is_list = "orders" in said
             told = await revoke(_orders(said))
         except OrderRefused as refusal:
-            name = refusal.name
-            if is_list and name != "orders":
-                name = f"orders[{refusal.place}].{name}".rstrip(".")
-            return problem(400, str(refusal), "invalid_order", field=name)
+            is_one = is_list and refusal.name != "orders"
+            return refused_order(refusal, "orders" if is_one else "")
         except Unavailable as outage:
             # R62: nothing is said to be revoked that the store has not acknowledged.
             return away(outage, "nothing is said to be revoked: give the order again")
@@ -148,7 +146,25 @@ def revocation_routes(
     return [Route("/-/revocations", revocations, methods=["POST"])]
 
 
-def _object(body: bytes | None) -> Told:
+def refused_order(refusal: OrderRefused, listed: str = "") -> Response:
+    """Return the answer to what can't be carried out.
+
+    Args:
+        refusal: Why.
+        listed: The field in which it stands among others, if it does.
+    """
+    field = refusal.name
+    if listed:
+        field = f"{listed}[{refusal.place}].{field}".rstrip(".")
+    return problem(400, str(refusal), "invalid_order", field=field)
+
+
+def body_of(body: bytes | None) -> Told:
+    """Return the object in *body*; None: it was too large.
+
+    Raises:
+        OrderRefused: It holds something else.
+    """
     if body is None:
         raise OrderRefused("the body is too large")
     said = loads(body)
@@ -164,7 +180,7 @@ def _orders(said: Told) -> Orders:
         OrderRefused: It holds something else.
     """
     wait, dry_run = said.pop("wait", WAIT), said.pop("dry_run", False)
-    if not _is_number(wait) or not 0 <= wait <= MAX_WAIT:
+    if not is_number(wait) or not 0 <= wait <= MAX_WAIT:
         raise OrderRefused(
             f"wait is not a number of seconds up to {MAX_WAIT:g}", "wait"
         )
@@ -238,7 +254,7 @@ def _before(kind: OrderKind, said: Told) -> float | None:
         raise OrderRefused(f"{NAME_OF[kind]} has no cut-off", "before")
     value = said["before"]
     try:
-        found: float = value if _is_number(value) else syntax.moment(value)
+        found: float = value if is_number(value) else syntax.moment(value)
     except ValueError as error:
         raise OrderRefused(f"before: {error}, or Unix seconds", "before") from None
     if found < 0:
@@ -253,7 +269,7 @@ def _seconds(kind: OrderKind, said: Told) -> float:
         return 0.0
     value: Any = said.get("for")
     try:
-        if _is_number(value):
+        if is_number(value):
             found = float(value)
         else:
             found = units.duration(value if isinstance(value, str) else "")
@@ -264,7 +280,8 @@ def _seconds(kind: OrderKind, said: Told) -> float:
     return found
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether JSON has written a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

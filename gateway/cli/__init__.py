@@ -22,6 +22,7 @@ VERBS = {
     "revoke": "End a token, a login session, a subject's or a client's tokens.",
     "block": "Refuse a subject for a time, whatever is issued to it.",
     "unblock": "End a block.",
+    "revocations": "List what is revoked, count it, and take it over from elsewhere.",
     "apikey": "Make, list, rotate, revoke and import API keys.",
     "keys": "Make keys, replace them, and see how all keys are.",
     "token": "Make tokens.",

@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -40,6 +41,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 EXIT_FAILED = 1
 EXIT_NOT_EVERYWHERE = 4  # it is revoked, but not known to be in force everywhere
 BATCH = 500  # orders in one exchange with the gateway: half of what a body may hold
+MAX_FILE = 256 * 1024 * 1024  # bytes
 SHOWN = 20  # mistakes that are shown
 PATIENCE = 10.0  # seconds for the gateway beyond what it is to wait itself
 
@@ -116,6 +118,20 @@ def give(
     else:
         click.echo(f"{in_words(told)}; {effect_in_words(effect)}")
     sys.exit(0 if effect and effect["effective"] else EXIT_NOT_EVERYWHERE)
+
+
+def lines_of(source: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that hold something, with their numbers."""
+    try:
+        with click.open_file(str(source), "rb") as stream:
+            text = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise click.UsageError(f"{source} can't be read: {error}") from None
+    if len(text) > MAX_FILE:
+        raise click.UsageError(f"{source} is longer than {MAX_FILE} bytes")
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def refuse(mistakes: Sequence[str]) -> None:

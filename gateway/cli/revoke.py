@@ -20,11 +20,17 @@ from gateway.asgi.revocations import (
     Told,
 )
 from gateway.cli.common import Parsed, loaded_or_exit, moment_or_seconds
-from gateway.cli.orders import EXIT_FAILED, give, order_options, read, refuse
+from gateway.cli.orders import (
+    EXIT_FAILED,
+    give,
+    lines_of,
+    order_options,
+    read,
+    refuse,
+)
 from gateway.tokens.strict_json import loads
 
 EVERYTHING = "everything"
-MAX_FILE = 256 * 1024 * 1024  # bytes
 # What one value names; `gateway block` has its own words.
 KINDS = [
     name for name, kind in NAMES.items() if kind not in BARE and "block" not in name
@@ -77,7 +83,7 @@ def command(
         raise click.UsageError("--kind is for the values in a file")
     common = {} if before is None else {"before": before}
     if source is not None:
-        lines, orders = _orders(_lines(source), kind, common, issuer, reason)
+        lines, orders = _orders(lines_of(source), kind, common, issuer, reason)
         if not orders:
             refuse(["the file holds no order"])
         give(loaded, orders, wait=wait, as_json=as_json, lines=lines)
@@ -97,20 +103,6 @@ def _confirm() -> None:
     if click.prompt(asked, err=True) != EVERYTHING:
         click.echo("nothing was revoked", err=True)
         sys.exit(EXIT_FAILED)
-
-
-def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that hold something, with their numbers."""
-    try:
-        with click.open_file(str(source), "rb") as stream:
-            text = stream.read(MAX_FILE + 1)
-    except OSError as error:
-        raise click.UsageError(f"{source} can't be read: {error}") from None
-    if len(text) > MAX_FILE:
-        raise click.UsageError(f"{source} is longer than {MAX_FILE} bytes")
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield number, line.strip()
 
 
 def _orders(

@@ -5,12 +5,12 @@ Imports: gateway.model, gateway.revocation.entries, gateway.revocation.feed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.model import Principal
-from gateway.revocation.entries import Revocation
+from gateway.revocation.entries import Kind, Revocation
 from gateway.revocation.feed import Position
 
 Told = Callable[[Revocation], None]
@@ -41,6 +41,23 @@ class MirrorState:
     age: float  # seconds since it was last known to be whole; infinite: it never was
     entries: int
     resyncs: int  # snapshots taken
+
+
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """How far one worker is."""
+
+    lease: float  # seconds for which its mirror still counts; below 0 it does not
+    behind: int | None  # entries that it has not applied; None: it is in another epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a list is, beside what it holds."""
+
+    position: Position
+    workers: tuple[Follows, ...]
+    memory: int | None = None  # bytes, of all that its store holds
 
 
 class RevocationList(Protocol):
@@ -89,6 +106,30 @@ class RevocationList(Protocol):
 
         Raises:
             Unavailable: The list does not say so.
+        """
+        ...
+
+    async def find(self, kind: Kind, name: bytes) -> Revocation | None:
+        """Return what the list holds under *name*.
+
+        Raises:
+            Unavailable: The list does not say.
+        """
+        ...
+
+    def entries(self) -> AsyncIterator[Revocation]:
+        """Return what the list holds, each at least once, and in no order.
+
+        Raises:
+            Unavailable: The list does not say, or no more.
+        """
+        ...
+
+    async def standing(self) -> Standing:
+        """Return how the list is.
+
+        Raises:
+            Unavailable: The list does not say.
         """
         ...
 

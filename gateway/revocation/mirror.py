@@ -76,6 +76,15 @@ class _Names:
         at, is_there = shard.place(head, int.from_bytes(name[8:]))
         return 0.0 if is_there and shard.ends[at] > now else None
 
+    def until(self, name: bytes) -> float | None:
+        """Return when *name* ends (Unix seconds), if it is listed."""
+        shard = self._shards[name[0]]
+        if shard is None:
+            return None
+        head, tail = int.from_bytes(name[:8]), int.from_bytes(name[8:])
+        at, is_there = shard.place(head, tail)
+        return float(shard.ends[at]) if is_there else None
+
     def put(self, name: bytes, until: float) -> bool:
         """List *name* until then (Unix seconds); tell whether that is news."""
         ends = math.ceil(min(max(until, 0.0), _LAST))
@@ -150,6 +159,10 @@ class _Table:
         if held is None or held.lifts or held.until <= now:
             return None
         return held.cutoff
+
+    def find(self, name: bytes) -> Revocation | None:
+        """Return the entry called *name*."""
+        return self._held.get(name)
 
     def put(self, entry: Revocation) -> bool:
         """Merge *entry*; tell whether that is news."""
@@ -226,6 +239,17 @@ class Mirror:
             self._lists[kind] = table.get
         table.sweep(now)
         return entry.until > now and table.put(entry)
+
+    def find(self, kind: Kind, name: bytes, now: float) -> Revocation | None:
+        """Return what there is under *name* at *now* (Unix seconds)."""
+        if kind in LISTED:
+            names = self._names.get(kind)
+            until = names.until(name) if names is not None else None
+            found = None if until is None else Revocation(kind, name, 0.0, until)
+        else:
+            table = self._tables.get(kind)
+            found = table.find(name) if table is not None else None
+        return found if found is not None and found.until > now else None
 
     def sweep(self, now: float) -> None:
         """Give back some memory of what has run out by *now* (Unix seconds)."""

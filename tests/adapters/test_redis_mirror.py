@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +141,68 @@ async def test_in_a_new_epoch_a_lease_is_waited_for(redis_server: RedisServer) -
     later = await writer.effect(position, PATIENT)
     assert (later.workers, later.applied, later.is_whole) == (0, 0, True)
     await writer.aclose()
+
+
+async def test_how_far_each_worker_is_can_be_seen(redis_server: RedisServer) -> None:
+    """Its lease, and how many entries it lacks; who is long gone is forgotten."""
+    async with mirrored(redis_server.url) as made:
+        position = await made.revoke(entry("token", "t-1"))
+        await made.effect(position, PATIENT)
+        now = int(time.time() * 1000)
+        other = b"%d %b %d 0"
+        for name, ends, epoch, number in (
+            ("late", now - 5_000, position.epoch, position.number - 3),
+            ("lost", now + 5_000, b"other", position.number),
+            ("gone", now - 90_000, position.epoch, position.number),
+        ):
+            redis_server.command("HSET", WORKERS, name, other % (ends, epoch, number))
+
+        found = await made.standing()
+
+    assert found.position == position
+    assert found.memory is not None
+    assert found.memory > 100_000
+    late, ours, lost = sorted(found.workers, key=lambda each: each.lease)
+    assert -6 < late.lease < -4
+    assert late.behind == 3
+    assert 0 < ours.lease <= LEASE
+    assert ours.behind == 0
+    assert 4 < lost.lease < 6
+    assert lost.behind is None
+
+
+async def test_who_may_decide_by_an_old_mirror_is_said_for_how_long(
+    redis_server: RedisServer,
+) -> None:
+    """From the end of its lease."""
+    async with mirrored(redis_server.url) as made:
+        position = await made.revoke(entry("token", "t-1"))
+        ends = int(time.time() * 1000) - 1_000
+        said = b"%d %b %d 5000" % (ends, position.epoch, position.number - 1)
+        redis_server.command("HSET", WORKERS, "stale", said)
+
+        found = await made.effect(position, PATIENT)
+
+    assert (found.lapsed, found.stale) == (1, 1)
+    assert 0 < found.late <= 4
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda made: made.standing(),
+        lambda made: made.find("token", entry("token", "t-1").name),
+    ],
+)
+async def test_what_makes_no_sense_is_an_outage(
+    ask: Callable[[MirroredRevocations], Awaitable[object]],
+) -> None:
+    """Never an empty list."""
+    async with peer(of_a_list(b"")) as store:
+        made = MirroredRevocations(store.url, CLOCK, deadline=PATIENT)
+        with pytest.raises(Unavailable):
+            await ask(made)
+        await made.aclose()
 
 
 async def test_who_goes_says_so(redis_server: RedisServer) -> None:
@@ -448,6 +510,9 @@ async def test_a_user_with_the_documented_commands_is_enough(binary: str) -> Non
             server.command("DEL", FEED)
             written_behind(server, entry("token", "t-2"))
             await until(lambda: here.check_now(principal("t-2")) is True)
+            assert await here.find("token", entry("token", "t-2").name)
+            assert len([each async for each in here.entries()]) == len(KINDS) + 1
+            assert len((await here.standing()).workers) == 1
         assert server.command("HKEYS", WORKERS) == []
         denied = server.command("ACL", "LOG")
         assert denied == []

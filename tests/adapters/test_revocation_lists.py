@@ -143,3 +143,42 @@ async def test_a_subject_is_one_of_its_issuer(revocations: RevocationList) -> No
     await revocations.revoke(elsewhere)
 
     assert not await revocations.check(principal(issued_at=NOW))
+
+
+async def test_what_is_held_can_be_found_and_listed(
+    revocations: RevocationList,
+) -> None:
+    """Under its name, with its cut-off and its end."""
+    held = [
+        entry("token", "t-1"),
+        entry("subject", "alice", cutoff=NOW + 0.25),
+        entry("block", "alice"),
+    ]
+    for each in held:
+        await revocations.revoke(each)
+
+    listed = [each async for each in revocations.entries()]
+
+    assert {(each.kind, each.name) for each in listed} == {
+        (each.kind, each.name) for each in held
+    }
+    for each in held:
+        found = await revocations.find(each.kind, each.name)
+        assert found is not None
+        assert found in listed
+        assert found.cutoff == each.cutoff
+        assert abs(found.until - each.until) < 2  # in whole seconds, or as it got there
+        assert bool(found.number) is (each.kind == "block")
+    assert await revocations.find("token", held[1].name) is None
+    assert await revocations.find("client", held[0].name) is None
+    standing = await revocations.standing()
+    later = await revocations.revoke(entry("token", "t-2"))
+    assert standing.position.epoch == later.epoch
+    assert standing.position.number == later.number - 1
+
+
+async def test_an_empty_list_can_be_looked_at(revocations: RevocationList) -> None:
+    """It is no outage."""
+    assert [each async for each in revocations.entries()] == []
+    assert await revocations.find("token", entry("token", "t-1").name) is None
+    await revocations.standing()

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.asgi.admin import admin
 from gateway.asgi.api_keys import KeyOrder, Told
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import Orders
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus, load
 
@@ -23,6 +24,9 @@ class Store:
     async def revoke(self, orders: Orders) -> Told:
         self.orders.append(orders)
         return {"orders": [{"until": 2_000.0}], "effect": None}
+
+    async def inquire(self, inquiry: Inquiry) -> Told:
+        raise AssertionError(inquiry)
 
 
 async def no_orders(order: KeyOrder) -> Told:
@@ -40,7 +44,7 @@ async def post(
     token: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> httpx2.Response:
-    app = admin(store.revoke, no_orders, no_keys, token)
+    app = admin(store.revoke, store.inquire, no_orders, no_keys, token)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://admin"
@@ -97,7 +101,7 @@ async def test_how_the_keys_are_can_be_asked(
     async def keys() -> KeyReport:
         return report
 
-    app = admin(Store().revoke, no_orders, keys, "s3cret")
+    app = admin(Store().revoke, Store().inquire, no_orders, keys, "s3cret")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://admin"
     ) as client:

@@ -18,6 +18,7 @@ from gateway.asgi.api_keys import (
     Verb,
     order_from,
 )
+from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import Orders
 from gateway.model import Unavailable
 from gateway.tokens.key_status import KeyReport
@@ -41,6 +42,10 @@ async def revoke(orders: Orders) -> Told:
     raise AssertionError(orders)
 
 
+async def inquire(inquiry: Inquiry) -> Told:
+    raise AssertionError(inquiry)
+
+
 async def no_keys() -> KeyReport:
     return KeyReport((), ())
 
@@ -48,7 +53,7 @@ async def no_keys() -> KeyReport:
 async def ask(
     desk: Desk, method: str, path: str, body: Any = None, token: str | None = None
 ) -> httpx2.Response:
-    app = admin(revoke, desk.carry_out, no_keys, token)
+    app = admin(revoke, inquire, desk.carry_out, no_keys, token)
     content = body if isinstance(body, bytes) or body is None else json.dumps(body)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://admin"

@@ -23,7 +23,9 @@ KEPT = 1_795_428_000.0  # 2026-11-23T10:00:00Z
 
 
 def run(site: Site, verb: str, *words: str, stdin: str = "") -> Result:
-    return CliRunner().invoke(main, [verb, "-c", str(site.config), *words], input=stdin)
+    # The last word of a verb comes before any option.
+    said = [*verb.split(), "-c", str(site.config), *words]
+    return CliRunner().invoke(main, said, input=stdin)
 
 
 @asynccontextmanager

@@ -127,3 +127,13 @@ async def test_the_admin_port_carries_out_lists_and_says_their_effect(
     assert [order["kind"] for order in done.json()["orders"]] == ["token", "token"]
     effect = done.json()["effect"]
     assert (effect["effective"], effect["workers"]) == (True, WORKERS)
+
+    path = str(three.site.directory / "admin.sock")
+    transport = httpx2.AsyncHTTPTransport(uds=path)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://a") as admin:
+        listed = (await admin.get("/-/revocations", params={"kind": "token"})).json()
+        stats = (await admin.get("/-/revocations/stats")).json()
+        bad = await admin.post("/-/revocations/import", json={"entries": [{}]})
+    assert len(listed["entries"]) == 2
+    assert [each["behind"] for each in stats["workers"]] == [0] * WORKERS
+    assert (bad.status_code, bad.json()["field"]) == (400, "entries[0].kind")

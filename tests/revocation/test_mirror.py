@@ -208,3 +208,18 @@ def test_the_mirror_is_the_union_of_what_is_alive(
             for key, (cutoff_, until) in model.items()
             if until > now
         }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entry_is_found_by_its_name_as_long_as_it_lives(kind: Kind) -> None:
+    """With what it says; what only stands beside it is not."""
+    made = entry(kind)
+    held = mirror(made)
+    other = bytes([*made.name[:-1], made.name[-1] ^ 1])
+
+    found = held.find(kind, made.name, NOW)
+    assert found == replace(made, cutoff=made.cutoff if kind not in LISTED else 0.0)
+    assert held.find(kind, made.name, NOW + 600) is None
+    assert held.find(kind, other, NOW) is None
+    assert held.find(kind, bytes([made.name[0] ^ 1, *made.name[1:]]), NOW) is None
+    assert Mirror().find(kind, made.name, NOW) is None
