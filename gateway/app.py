@@ -429,18 +429,21 @@ class Engine:
             bound,
         )
 
-    async def revoke(self, *orders: RevocationOrder, wait: float = 0.0) -> Told:
+    async def revoke(
+        self, *orders: RevocationOrder, wait: float = 0.0, dry_run: bool = False
+    ) -> Told:
         """Carry *orders* out; return what there is to say about each.
 
         Args:
             orders: All of which are understood before one is begun.
             wait: Seconds, at most, until they are in force everywhere.
+            dry_run: Write nothing, and say what would be done.
 
         Raises:
             OrderRefused: One of them can't be meant; none was carried out.
             Unavailable: The store has not acknowledged all of them.
         """
-        return await self.revocation_desk.carry_out(Orders(orders, wait))
+        return await self.revocation_desk.carry_out(Orders(orders, wait, dry_run))
 
     async def log_out(self, token: str) -> bool:
         """Revoke what a logout token says has ended; see gateway.logout_desk."""
@@ -782,7 +785,7 @@ class Gateway:
 
     async def revoke(self, orders: Orders) -> Told:
         """Carry *orders* out; see Engine.revoke."""
-        return await self.engine.revoke(*orders.each, wait=orders.wait)
+        return await self.engine.revocation_desk.carry_out(orders)
 
     async def inquire(self, inquiry: Inquiry) -> Told:
         """Say what the revocation list holds; see RevocationDesk.inquire."""

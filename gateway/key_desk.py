@@ -186,6 +186,16 @@ class KeyDesk:
         key = self._declared.get(key_id) or await self._get(key_id)
         return self._entries(key, self._clock.wall())
 
+    async def owned_by(self, owner: str) -> int:
+        """Return how many keys of *owner* count now.
+
+        Raises:
+            Unavailable: The store does not say.
+        """
+        now = self._clock.wall()
+        every = [*await self._store.all(), *self._declared.values()]
+        return sum(k.owner == owner and _state(k, now) == "active" for k in every)
+
     async def revoke(self, key_id: str, reason: str) -> tuple[Told, Position]:
         """End the key *key_id*; return what to say of it, and where that is listed.
 

@@ -87,7 +87,9 @@ class RevocationDesk:
         self._clock = clock
 
     async def carry_out(self, orders: Orders) -> Told:
-        """Do what *orders* say; return what there is to say about each.
+        """Do what *orders* say, or find out what that would do.
+
+        Returns what there is to say about each.
 
         Raises:
             OrderRefused: One of them can't be meant; nothing was written.
@@ -101,6 +103,9 @@ class RevocationDesk:
             except OrderRefused as refusal:
                 refusal.place = place
                 raise
+        if orders.dry_run:
+            told = [await self._would(work) for work in works]
+            return {"orders": told, "dry_run": True}
         latest = await self._written(works)
         counts = Counter((w.issuer, w.order.kind, w.order.reason) for w in works)
         for (issuer, kind, reason), count in counts.items():
@@ -186,6 +191,15 @@ class RevocationDesk:
         except KeyRefused as refusal:
             raise OrderRefused(str(refusal), NAME_OF[order.kind]) from None
         return _Work(order, API_KEYS, entries[0])
+
+    async def _would(self, work: _Work) -> Told:
+        """Say what *work* would do, beside what is there already."""
+        entry = work.entry
+        held = await self._revocations.find(entry.kind, entry.name)
+        told = {**work.told(), "held": None if held is None else told_of(held)}
+        if work.order.kind in {"subject", "block"} and self._keys is not None:
+            told["owned_keys"] = await self._keys.owned_by(work.order.value)
+        return told
 
     async def _written(self, works: Sequence[_Work]) -> Position:
         """Write what is to be done; return where the last of it is in the list."""

@@ -179,8 +179,8 @@ class Process:
         elif name == "keys" and worker is not None:
             return key_status.dump(worker.engine.key_report())
         elif name == "revoke" and worker is not None:
-            orders = Orders.load(said)
-            return await _told(worker.engine.revoke(*orders.each, wait=orders.wait))
+            desk = worker.engine.revocation_desk
+            return await _told(desk.carry_out(Orders.load(said)))
         elif name == "revocations" and worker is not None:
             desk = worker.engine.revocation_desk
             return await _told(desk.inquire(Inquiry.load(said)))

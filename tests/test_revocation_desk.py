@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class Office:
         policy = POLICY.replace("[service]", '[service]\nissuers = ["corp"]')
         settings = Site(directory, more=more, policy=policy).load().settings
         self.list = Listing(good)
-        keys = None
+        keys, numbers = None, itertools.count()
         if settings.api_keys is not None:
             keys = KeyDesk(
                 settings.api_keys,
@@ -83,7 +84,7 @@ class Office:
                 {},
                 self.list,
                 CLOCK,
-                lambda count: b"k" * count,
+                lambda count: next(numbers).to_bytes(count),
             )
         self.keys = keys
         self.desk = RevocationDesk(settings, self.list, keys, CLOCK)
@@ -378,3 +379,35 @@ async def test_all_entries_are_understood_before_one_is_imported(
     told = await office.desk.inquire(Inquiry("import", entries=(*many, over)))
     assert told == {"imported": SLICE + 1, "ended": 1}
     assert len(office.list) == SLICE + 1
+
+
+async def test_what_an_order_would_do_is_said_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    """What there is already, and how many keys have an owner of this name."""
+    office = Office(tmp_path, KEYS)
+    assert office.keys is not None
+    for name in ("nightly", "hourly", "gone"):
+        await office.keys.carry_out(KeyOrder("create", id=name, owner="billing"))
+    await office.keys.carry_out(KeyOrder("revoke", id="gone"))
+    mine = RevocationOrder("api_keys", "subject", "billing")
+    await office.desk.carry_out(Orders((mine,)))
+    office.list.written.clear()
+    orders = (
+        mine,
+        RevocationOrder("corp", "block", "c-1", seconds=60),
+        RevocationOrder("corp", "session", "s-1"),
+        RevocationOrder("", "api_key", "nightly"),
+    )
+
+    told = await office.desk.carry_out(Orders(orders, dry_run=True))
+
+    assert not office.list.written
+    assert told["dry_run"] is True
+    assert "effect" not in told
+    held = [order["held"] and order["held"]["kind"] for order in told["orders"]]
+    assert held == ["subject", None, None, None]
+    keys = [order.get("owned_keys") for order in told["orders"]]
+    assert keys == [2, 0, None, None]
+    shown = await office.keys.carry_out(KeyOrder("show", id="nightly"))
+    assert shown["state"] == "active"

@@ -33,7 +33,7 @@ from gateway.asgi.revocations import (
 )
 from gateway.cli.common import DURATION, ask_admin, config_option
 from gateway.config.load import Loaded
-from gateway.model import Unavailable
+from gateway.model import API_KEYS, Unavailable
 from gateway.revocation_desk import check_key, entry_from
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,6 +58,9 @@ _OPTIONS = (
         default=WAIT,
         show_default="2s",
         help="Until every worker has applied it, at most.",
+    ),
+    click.option(
+        "--dry-run", is_flag=True, help="Write nothing; say what it would do."
     ),
     click.option("--json", "as_json", is_flag=True, help="For programs."),
 )
@@ -85,6 +88,7 @@ def give(
     orders: Sequence[RevocationOrder],
     *,
     wait: float,
+    dry_run: bool,
     as_json: bool,
     lines: Sequence[int] | None = None,
 ) -> NoReturn:
@@ -94,6 +98,7 @@ def give(
         loaded: The configuration.
         orders: At least one. Nothing is written unless all of them can be meant.
         wait: Seconds, at most, until they are in force everywhere.
+        dry_run: Write nothing, and say what would be done.
         as_json: In JSON.
         lines: Where in a file each of them stands; None: on the command line.
     """
@@ -103,16 +108,23 @@ def give(
     told: list[Told] = []
     try:
         if loaded.settings.store.is_memory:
-            effect = _tell_the_gateway(loaded, orders, wait, told)
+            effect = _tell_the_gateway(loaded, orders, wait, told, dry_run=dry_run)
         else:
-            effect = asyncio.run(_write(loaded, orders, wait, told))
+            work = _write(loaded, orders, wait, told, dry_run=dry_run)
+            effect = asyncio.run(work)
     except (OrderRefused, Unavailable) as error:
-        if told:
+        if dry_run:
+            words = "nothing was written"
+        elif told:
             words = f"{len(told)} of {len(orders)} are revoked: give all of them again"
         else:
             words = "nothing was revoked"
         click.echo(f"{error}: {words}", err=True)
         sys.exit(EXIT_FAILED)
+    if dry_run:
+        for each in [{"orders": told, "dry_run": True}] if as_json else told:
+            click.echo(json.dumps(each) if as_json else would_in_words(each))
+        sys.exit(0)
     if as_json:
         click.echo(json.dumps({"orders": told, "effect": effect}))
     else:
@@ -179,26 +191,37 @@ def _batches(
 
 
 async def _write(
-    loaded: Loaded, orders: Sequence[RevocationOrder], wait: float, told: list[Told]
+    loaded: Loaded,
+    orders: Sequence[RevocationOrder],
+    wait: float,
+    told: list[Told],
+    *,
+    dry_run: bool,
 ) -> Told | None:
     engine = Engine(loaded)
     try:
         effect = None
         for batch, wait_now in _batches(orders, wait):
-            answer = await engine.revoke(*batch, wait=wait_now)
+            answer = await engine.revoke(*batch, wait=wait_now, dry_run=dry_run)
             told += answer["orders"]
-            effect = answer["effect"]
+            effect = answer.get("effect")
         return effect
     finally:
         await engine.aclose()
 
 
 def _tell_the_gateway(
-    loaded: Loaded, orders: Sequence[RevocationOrder], wait: float, told: list[Told]
+    loaded: Loaded,
+    orders: Sequence[RevocationOrder],
+    wait: float,
+    told: list[Told],
+    *,
+    dry_run: bool,
 ) -> Told | None:
     effect: Told | None = None
     for batch, wait_now in _batches(orders, wait):
-        said = {"orders": [*map(said_of, batch)], "wait": wait_now}
+        said: Told = {"orders": [*map(said_of, batch)], "wait": wait_now}
+        said["dry_run"] = dry_run
         answer = ask_admin(
             loaded.settings.admin,
             *("POST", "/-/revocations", said),
@@ -208,7 +231,7 @@ def _tell_the_gateway(
         if answer.status_code != httpx2.codes.OK:
             raise OrderRefused(f"refused: {found.get('detail', answer.status_code)}")
         told += found["orders"]
-        effect = found["effect"]
+        effect = found.get("effect")
     return effect
 
 
@@ -236,6 +259,24 @@ def in_words(told: Sequence[Told]) -> str:
     ends = dt.datetime.fromtimestamp(max(each["until"] for each in told), dt.UTC)
     until = "until" if kind == "block" and not others else "kept until"
     return f"{words}; {until} {ends:%FT%TZ}"
+
+
+def would_in_words(told: Told) -> str:
+    """Say what an order would do."""
+    held = told["held"]
+    said = [f"would be {in_words([told])}"]
+    if held is None:
+        said.append("there is no entry yet")
+    elif held.get("lifts"):
+        said.append("a block was lifted")
+    else:
+        said.append("there is an entry already")
+    keys = told.get("owned_keys", 0)
+    if keys:
+        noun = "API key has" if keys == 1 else "API keys have"
+        ends = "" if told["issuer"] == API_KEYS else f", of the issuer {API_KEYS}"
+        said.append(f"{keys} {noun} an owner of this name{ends}")
+    return "; ".join(said)
 
 
 def effect_in_words(effect: Told | None) -> str:

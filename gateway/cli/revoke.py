@@ -66,6 +66,7 @@ def command(
     reason: str,
     wait: float,
     *,
+    dry_run: bool,
     as_json: bool,
     before: float | None,
     source: Path | None,
@@ -86,16 +87,16 @@ def command(
         lines, orders = _orders(lines_of(source), kind, common, issuer, reason)
         if not orders:
             refuse(["the file holds no order"])
-        give(loaded, orders, wait=wait, as_json=as_json, lines=lines)
+        give(loaded, orders, wait=wait, dry_run=dry_run, as_json=as_json, lines=lines)
     (name,) = given
-    if name == EVERYTHING and not yes:
+    if name == EVERYTHING and not (yes or dry_run):
         _confirm()
     values = [True] if NAMES[name] in BARE else named[name]
     try:
         orders = [read({name: value, **common}, issuer, reason) for value in values]
     except OrderRefused as refusal:
         raise click.UsageError(str(refusal)) from None
-    give(loaded, orders, wait=wait, as_json=as_json)
+    give(loaded, orders, wait=wait, dry_run=dry_run, as_json=as_json)
 
 
 def _confirm() -> None:

@@ -24,6 +24,7 @@ def command(
     reason: str,
     wait: float,
     *,
+    dry_run: bool,
     as_json: bool,
     subs: Sequence[str],
 ) -> None:
@@ -33,4 +34,4 @@ def command(
         orders = [read({"unblock": sub}, issuer, reason) for sub in subs]
     except OrderRefused as refusal:
         raise click.UsageError(str(refusal)) from None
-    give(loaded, orders, wait=wait, as_json=as_json)
+    give(loaded, orders, wait=wait, dry_run=dry_run, as_json=as_json)

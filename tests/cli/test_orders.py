@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from gateway.asgi.revocations import RevocationOrder, Told
 from gateway.cli import main, orders
-from gateway.cli.orders import effect_in_words, in_words
+from gateway.cli.orders import effect_in_words, in_words, would_in_words
 from gateway.model import Unavailable
 from tests.redis_server import RedisServer
 from tests.site import Site
@@ -148,7 +148,10 @@ def test_the_exit_status_says_whether_it_is_in_force_everywhere(
         def __init__(self, _loaded: object) -> None:
             """Be made of nothing."""
 
-        async def revoke(self, *each: RevocationOrder, wait: float) -> Told:
+        async def revoke(
+            self, *each: RevocationOrder, wait: float, dry_run: bool
+        ) -> Told:
+            assert not dry_run
             waits.append(wait)
             return {"orders": [one("subject") for _ in each], "effect": effect}
 
@@ -177,7 +180,10 @@ def test_it_is_waited_for_the_last_of_several_batches_alone(
         def __init__(self, _loaded: object) -> None:
             """Be made of nothing."""
 
-        async def revoke(self, *each: RevocationOrder, wait: float) -> Told:
+        async def revoke(
+            self, *each: RevocationOrder, wait: float, dry_run: bool
+        ) -> Told:
+            assert not dry_run
             if is_away and sizes:
                 raise Unavailable("revocation store")
             sizes.append((len(each), wait))
@@ -233,3 +239,58 @@ def test_there_is_an_end_to_waiting(tmp_path: Path) -> None:
 
     assert outcome.exit_code == 2
     assert "--wait is at most 30s" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("held", "keys", "words"),
+    [
+        (None, {}, "there is no entry yet"),
+        ({}, {"owned_keys": 0}, "there is an entry already"),
+        ({"lifts": False}, {}, "there is an entry already"),
+        ({"lifts": True}, {}, "a block was lifted"),
+        (
+            None,
+            {"owned_keys": 1},
+            (
+                "there is no entry yet; 1 API key has an owner of this name, of the"
+                " issuer api_keys"
+            ),
+        ),
+        (
+            None,
+            {"owned_keys": 2, "issuer": "api_keys"},
+            "there is no entry yet; 2 API keys have an owner of this name",
+        ),
+    ],
+)
+def test_what_would_be_done_is_said_in_words(
+    held: Told | None, keys: Told, words: str
+) -> None:
+    """A key of that name is not the subject of another issuer."""
+    told = {**one("subject"), "held": held, **keys}
+    said = would_in_words(told)
+    assert said.startswith(
+        f"would be revoked: subject of {told['issuer']}; kept until "
+    )
+    assert said.endswith(f"; {words}")
+
+
+async def test_to_find_out_what_would_be_done_writes_nothing(
+    tmp_path: Path, store: str
+) -> None:
+    """By either way; everything need not be meant for that."""
+    site = Site(tmp_path, store=store)
+    async with told(site):
+        would = await order(site, "revoke", "--sub", "a", "--sub", "b", "--dry-run")
+        as_json = await order(site, "block", "--sub", "a", "--for", "1h", "--dry-run")
+        every = await order(site, "revoke", "--everything", "--dry-run", "--json")
+        listed = await order(site, "revocations list")
+
+    assert would.exit_code == 0, would.output
+    lines = would.output.splitlines()
+    assert [line.partition(";")[0] for line in lines] == [
+        "would be revoked: subject of corp"
+    ] * 2
+    assert as_json.output.startswith("would be blocked: subject of corp; until 2")
+    assert json.loads(every.stdout)["orders"][0]["held"] is None
+    assert (listed.exit_code, listed.stdout) == (0, "")
