@@ -99,11 +99,11 @@ class LogoutDesk:
             "subject" if session_id is None else "session",
             issuer.issuer,
             session_id or subject or "",
-            now=now,
+            # Then, and not now: whoever has logged in again since then stays so, and a
+            # token that comes again changes nothing.
+            now=min(logout.issued_at, now),
             max_lifetime=issuer.max_lifetime,
             leeway=issuer.leeway,
-            # Whoever has logged in again since then stays so.
-            before=min(logout.issued_at, now),
         )
 
 

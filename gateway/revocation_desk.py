@@ -176,7 +176,7 @@ class RevocationDesk:
         entries = [entry_in(each, place, now) for place, each in enumerate(said)]
         alive = [entry for entry in entries if entry.until > now]
         for first in range(0, len(alive), SLICE):
-            await _all(map(self._revocations.revoke, alive[first : first + SLICE]))
+            await _all(map(self._revocations.restore, alive[first : first + SLICE]))
         _LOG.warning("revocations imported: %d of %d", len(alive), len(entries))
         return {"imported": len(alive), "ended": len(entries) - len(alive)}
 

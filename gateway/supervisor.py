@@ -64,6 +64,7 @@ TRIES = 3  # to put a new worker into the place of one with an old configuration
 STEADY = 10.0  # seconds of life after which a death is the first one again
 LATE = 2.0  # seconds that workers get beyond their drain before they are killed
 ORDER_LIMIT = 5.0  # seconds for a worker to carry an order out
+INQUIRY_LIMIT = 30.0  # seconds for one to look through a long revocation list
 SNAPSHOT_LIMIT = 1.0  # seconds for a worker to say what it has measured
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -608,7 +609,7 @@ class Supervisor:
 
     async def inquire(self, inquiry: Inquiry) -> Told:
         """Have a worker say what the list holds; see RevocationDesk.inquire."""
-        told = await self._ordered("revocations", inquiry.dump())
+        told = await self._ordered("revocations", inquiry.dump(), INQUIRY_LIMIT)
         if "refused" in told:
             raise OrderRefused(*told["refused"])
         return told

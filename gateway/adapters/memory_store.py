@@ -61,6 +61,9 @@ class MemoryRevocations:
         self._watchers.tell(entry)
         return at
 
+    async def restore(self, entry: Revocation) -> Position:
+        return await self.revoke(entry)
+
     async def effect(self, position: Position, within: float) -> Effect:  # noqa: ARG002
         return Effect(workers=1, applied=1)
 

@@ -143,6 +143,9 @@ class MirroredRevocations:
     async def revoke(self, entry: Revocation) -> Position:
         return await self._store.revoke(entry)
 
+    async def restore(self, entry: Revocation) -> Position:
+        return await self._store.restore(entry)
+
     async def effect(self, position: Position, within: float) -> Effect:
         began, pause = self._monotonic(), POLL
         while True:

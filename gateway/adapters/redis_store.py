@@ -131,6 +131,10 @@ class RedisRevocations:
             write_of(entry, life=life), position_of, replicas=self._replicas
         )
 
+    async def restore(self, entry: Revocation) -> Position:
+        """See RevocationList.restore."""
+        return await self.run(write_of(entry), position_of, replicas=self._replicas)
+
     async def run(
         self, call: Call, read: Callable[[list[Any]], _T], *, replicas: int = 0
     ) -> _T:

@@ -31,7 +31,7 @@ from gateway.asgi.revocations import (
     order_from,
     said_of,
 )
-from gateway.cli.common import DURATION, ask_admin, config_option
+from gateway.cli.common import DURATION, ask_admin, config_option, loaded_or_exit
 from gateway.config.load import Loaded
 from gateway.model import API_KEYS, Unavailable
 from gateway.revocation_desk import check_key, entry_from
@@ -81,6 +81,23 @@ def read(said: Told, issuer: str | None, reason: str) -> RevocationOrder:
     """
     common = {"issuer": issuer, "reason": reason}
     return order_from({name: text for name, text in common.items() if text} | said)
+
+
+def give_each(
+    said: Sequence[Told],
+    *,
+    files: Sequence[Path],
+    issuer: str | None,
+    reason: str,
+    **ways: Any,
+) -> NoReturn:
+    """Give the orders that *said* and the options say; see `give`."""
+    loaded = loaded_or_exit(files)
+    try:
+        orders = [read(each, issuer, reason) for each in said]
+    except OrderRefused as refusal:
+        raise click.UsageError(str(refusal)) from None
+    give(loaded, orders, **ways)
 
 
 def give(

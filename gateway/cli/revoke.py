@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -23,6 +23,7 @@ from gateway.cli.common import Parsed, loaded_or_exit, moment_or_seconds
 from gateway.cli.orders import (
     EXIT_FAILED,
     give,
+    give_each,
     lines_of,
     order_options,
     read,
@@ -32,9 +33,8 @@ from gateway.tokens.strict_json import loads
 
 EVERYTHING = "everything"
 # What one value names; `gateway block` has its own words.
-KINDS = [
-    name for name, kind in NAMES.items() if kind not in BARE and "block" not in name
-]
+FLAGS = [name for name in NAMES if "block" not in name]
+KINDS = [name for name in FLAGS if NAMES[name] not in BARE]
 
 
 @click.command("revoke")
@@ -61,42 +61,46 @@ KINDS = [
 @click.option("--kind", type=click.Choice(KINDS), help="Of the values in the file.")
 @click.option("--yes", is_flag=True, help="Don't ask whether everything is meant.")
 def command(
-    files: Sequence[Path],
-    issuer: str | None,
-    reason: str,
-    wait: float,
     *,
-    dry_run: bool,
-    as_json: bool,
     before: float | None,
     source: Path | None,
     kind: str | None,
     yes: bool,
-    **named: Any,
+    **said: Any,
 ) -> None:
     """End tokens, sessions, or all that was issued to somebody, or by."""
-    loaded = loaded_or_exit(files)
+    named = {name: said.pop(name) for name in FLAGS}
     given = [name for name, values in named.items() if values]
     if len(given) + (source is not None) != 1:
-        wanted = ", ".join(f"--{name.replace('_', '-')}" for name in named)
+        wanted = ", ".join(f"--{name.replace('_', '-')}" for name in FLAGS)
         raise click.UsageError(f"exactly one of {wanted}, --from is needed")
     if kind is not None and source is None:
         raise click.UsageError("--kind is for the values in a file")
     common = {} if before is None else {"before": before}
     if source is not None:
-        lines, orders = _orders(lines_of(source), kind, common, issuer, reason)
-        if not orders:
-            refuse(["the file holds no order"])
-        give(loaded, orders, wait=wait, dry_run=dry_run, as_json=as_json, lines=lines)
+        _give_lines(source, kind, common, **said)
     (name,) = given
-    if name == EVERYTHING and not (yes or dry_run):
+    if name == EVERYTHING and not (yes or said["dry_run"]):
         _confirm()
     values = [True] if NAMES[name] in BARE else named[name]
-    try:
-        orders = [read({name: value, **common}, issuer, reason) for value in values]
-    except OrderRefused as refusal:
-        raise click.UsageError(str(refusal)) from None
-    give(loaded, orders, wait=wait, dry_run=dry_run, as_json=as_json)
+    give_each([{name: value, **common} for value in values], **said)
+
+
+def _give_lines(
+    source: Path,
+    kind: str | None,
+    common: Told,
+    *,
+    files: Sequence[Path],
+    issuer: str | None,
+    reason: str,
+    **ways: Any,
+) -> NoReturn:
+    loaded = loaded_or_exit(files)
+    lines, orders = _orders(lines_of(source), kind, common, issuer, reason)
+    if not orders:
+        refuse(["the file holds no order"])
+    give(loaded, orders, lines=lines, **ways)
 
 
 def _confirm() -> None:

@@ -99,6 +99,14 @@ class RevocationList(Protocol):
         """
         ...
 
+    async def restore(self, entry: Revocation) -> Position:
+        """Return where *entry* is in the list, with the very end that it had elsewhere.
+
+        Raises:
+            Unavailable: As for `revoke`.
+        """
+        ...
+
     async def effect(self, position: Position, within: float) -> Effect:
         """Return where what is at *position* is in force.
 
