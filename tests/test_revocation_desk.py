@@ -287,6 +287,25 @@ async def test_an_api_key_ends_by_its_id(tmp_path: Path) -> None:
     )
 
 
+async def test_who_changes_a_key_meanwhile_is_not_overtaken(tmp_path: Path) -> None:
+    """Another secret may be in force by now: it has to be ordered again."""
+    office = Office(tmp_path, KEYS)
+    keys = office.keys
+    assert keys is not None
+    await keys.carry_out(KeyOrder("create", id="nightly", owner="billing"))
+    revoke = office.list.revoke
+
+    async def rotate_first(entry: Revocation) -> Position:
+        await keys.carry_out(KeyOrder("rotate", id="nightly"))
+        return await revoke(entry)
+
+    vars(office.list)["revoke"] = rotate_first
+    with pytest.raises(OrderRefused, match="somebody has just changed it"):
+        await office.desk.carry_out(
+            Orders((RevocationOrder("", "api_key", "nightly"),))
+        )
+
+
 async def test_what_the_store_has_not_acknowledged_is_an_outage(tmp_path: Path) -> None:
     """Of whichever order: to give all of them again is harmless (R62)."""
     count = SLICE + 2

@@ -139,6 +139,7 @@ async def test_each_kind_of_order_is_read(said: Told, order: RevocationOrder) ->
         ({"unblock": "a", "for": "24h"}, "for"),
         ({"sub": "a", "wait": 31}, "wait"),
         ({"sub": "a", "wait": True}, "wait"),
+        ({"sub": "a", "dry_run": 1}, "dry_run"),
         ({"orders": []}, "orders"),
         ({"orders": {}}, "orders"),
         ({"orders": [{"sub": "a"}] * (MAX_ORDERS + 1)}, "orders"),
