@@ -51,7 +51,7 @@ class _Work:
 
     order: RevocationOrder
     issuer: str  # a name in gateway.toml
-    entry: Revocation  # of an API key that of its newest secret
+    entry: Revocation  # of an API key that of its first secret
 
     def told(self) -> Told:
         """Say what it does."""
