@@ -14,8 +14,8 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.adapters.redis_mirror import LEASE
 from gateway.cli import main
+from gateway.config.settings import LEASE
 from tests.e2e.fleet import Node, ask, serving, until
 from tests.redis_server import RedisServer
 
