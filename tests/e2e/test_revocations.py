@@ -78,21 +78,33 @@ async def test_when_the_command_returns_every_worker_refuses(three: Node) -> Non
 async def test_a_worker_that_does_not_answer_is_waited_for_until_its_lease_is_over(
     three: Node,
 ) -> None:
-    """Before that it is not said to be in force: another exit status."""
+    """After that it asks the store, so what is revoked is in force there as well."""
     hanging = three.workers()[0]
     os.kill(hanging, signal.SIGSTOP)
 
-    at_once = await run(three, "revoke", "--sub", "c-1", "--wait", "0s")
-    waited = await run(three, "revoke", "--sub", "c-2", "--wait", "10s")
+    outcome = await run(three, "revoke", "--sub", "c-2", "--wait", "10s")
     os.kill(hanging, signal.SIGCONT)
 
-    assert at_once.exit_code == 4, at_once.output
-    assert f"not yet effective on 1 of {WORKERS} workers" in at_once.output
-    assert waited.exit_code == 0, waited.output
-    assert f"effective on {WORKERS - 1} of {WORKERS} workers after " in waited.output
-    assert waited.output.endswith(
+    assert outcome.exit_code == 0, outcome.output
+    assert f"effective on {WORKERS - 1} of {WORKERS} workers after " in outcome.output
+    assert outcome.output.endswith(
         "; 1 worker does not answer, its lease is over and it asks the store\n"
     )
+
+
+async def test_what_is_not_in_force_everywhere_in_time_is_not_said_to_be(
+    three: Node, redis_server: RedisServer
+) -> None:
+    """By another exit status, and with how many workers it is about."""
+    ends = int(time.time() * 1000) + 60_000
+    key = "{gw:revocation}:workers"
+    redis_server.command("HSET", key, "of another gateway", f"{ends} epoch 1 0")
+
+    outcome = await run(three, "revoke", "--sub", "c-1", "--wait", "5s")
+
+    assert outcome.exit_code == 4, outcome.output
+    words = f"; not yet effective on 1 of {WORKERS + 1} workers after 5"
+    assert words in outcome.output
 
 
 async def test_a_block_holds_on_every_worker_until_it_is_lifted(three: Node) -> None:
