@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
 from gateway.adapters.api_keys import ApiKeys, Conflict
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
+from gateway.asgi.revocations import WAIT
 from gateway.clock import Clock
 from gateway.config import settings, syntax
-from gateway.model import API_KEYS
+from gateway.model import API_KEYS, Unavailable
 from gateway.revocation.entries import Revocation, entry_for
 from gateway.revocation.feed import Position
 from gateway.revocation.lists import RevocationList
@@ -172,7 +174,7 @@ class KeyDesk:
         )
         await self._put(new, key)
         if order.overlap == 0:
-            await self._write(self._entries(key, now))
+            await self._wait_for(await self._write(self._entries(key, now)))
         _LOG.warning("API key rotated: id=%s overlap=%g s", key.id, order.overlap)
         return {"key": text, **self._told(new, now, {})}
 
@@ -213,7 +215,8 @@ class KeyDesk:
         return self._told(key, now, {}) | {"state": "revoked"}, position
 
     async def _revoke(self, order: KeyOrder) -> Told:
-        told, _ = await self.revoke(order.id, order.reason)
+        told, position = await self.revoke(order.id, order.reason)
+        await self._wait_for(position)
         return told
 
     def _entries(self, key: ApiKey, now: float) -> list[Revocation]:
@@ -233,6 +236,11 @@ class KeyDesk:
     async def _write(self, entries: Sequence[Revocation]) -> Position:
         # One after another: the last is as far as any.
         return [await self._revocations.revoke(entry) for entry in entries][-1]
+
+    async def _wait_for(self, position: Position) -> None:
+        """Wait until what was written is in force, as long as an order may take."""
+        with suppress(Unavailable):  # it is revoked all the same
+            await self._revocations.effect(position, WAIT)
 
     async def _get(self, key_id: str) -> ApiKey:
         key = await self._store.get(key_id)

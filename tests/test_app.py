@@ -28,7 +28,7 @@ from bench.ports import free_port
 from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.app import Background, Engine, Gateway, Worker, serve
 from gateway.asgi.own import KEY_SET_PATH
-from gateway.asgi.revocations import RevocationOrder
+from gateway.asgi.revocations import Orders, RevocationOrder
 from gateway.clock import Clock
 from gateway.config.load import load
 from gateway.config.sealed import jwe_keys
@@ -920,7 +920,8 @@ async def test_the_memory_list_ends_what_is_open_over_a_reload(tmp_path: Path) -
             async with asyncio.timeout(5):
                 while [len(port.streams) for port in ports] != [2, 2, 2]:
                     await asyncio.sleep(0.005)
-            await gateway.revoke(RevocationOrder("corp", "subject", "c-1"))
+            order = RevocationOrder("corp", "subject", "c-1")
+            await gateway.revoke(Orders((order,)))
             async with asyncio.timeout(5):
                 answers = await asyncio.gather(*asking[::2])
             assert answers == [b"401"] * 3

@@ -99,7 +99,7 @@ def read_again(principal: Principal, rules: IssuerRules) -> Principal | Denial:
         return Denial(Reason.BINDING_MISSING)
     try:
         roles, scope = _roles(claims, rules), _scope(claims, rules.scope_claim)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         return Denial(Reason.CLAIM_INVALID, wrong.at)
     return replace(principal, roles=roles, scope=scope)
 
