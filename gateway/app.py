@@ -617,7 +617,9 @@ class Worker:
         await engine.start()
         gate = engine.gate(self._log, at)
         self.port = DataPort(gate, engine.clock, spawn, secrets.token_bytes)
-        closing.callback(engine.stores.revocations.watch(self.port.streams.revoke))
+        streams = self.port.streams
+        closing.callback(engine.stores.revocations.watch(streams.revoke))
+        engine.revocation_desk.count_streams = streams.count
         await self.port.start(sockets, self._certificates)
         if self._judge is not None:
             self.superseded(self._judge)

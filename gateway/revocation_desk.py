@@ -13,7 +13,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from gateway.asgi.api_keys import KeyRefused
@@ -85,6 +85,9 @@ class RevocationDesk:
         self._revocations = revocations
         self._keys = keys
         self._clock = clock
+        # How many open streams an entry would end at a time (Unix seconds); None: there
+        # are none here.
+        self.count_streams: Callable[[Revocation, float], int] | None = None
 
     async def carry_out(self, orders: Orders) -> Told:
         """Do what *orders* say, or find out what that would do.
@@ -197,6 +200,8 @@ class RevocationDesk:
         entry = work.entry
         held = await self._revocations.find(entry.kind, entry.name)
         told = {**work.told(), "held": None if held is None else told_of(held)}
+        if self.count_streams is not None:
+            told["open_streams"] = self.count_streams(entry, self._clock.wall())
         if work.order.kind in {"subject", "block"} and self._keys is not None:
             told["owned_keys"] = await self._keys.owned_by(work.order.value)
         return told

@@ -605,6 +605,12 @@ class Supervisor:
         told = await self._ordered("revoke", orders.dump(), within)
         if "refused" in told:
             raise OrderRefused(*told["refused"])
+        if orders.dry_run:
+            # The list is one, but each of them has streams of its own.
+            every = await self._ask_each("revoke", orders.dump())
+            found = [json.loads(answer)["orders"] for _, answer in every if answer]
+            for place, each in enumerate(told["orders"]):
+                each["open_streams"] = sum(a[place]["open_streams"] for a in found)
         return told
 
     async def inquire(self, inquiry: Inquiry) -> Told:
@@ -688,11 +694,13 @@ class Supervisor:
             [key_status.load(answer) for _, answer in answers if answer]
         )
 
-    async def _ask_each(self, name: str) -> list[tuple[Child, bytes | None]]:
+    async def _ask_each(
+        self, name: str, said: bytes = b""
+    ) -> list[tuple[Child, bytes | None]]:
         """Ask every worker that serves; None: it does not answer."""
         asked = [child for child in self._children if child.serves]
         answers = await asyncio.gather(
-            *(child.ask(name, within=SNAPSHOT_LIMIT) for child in asked),
+            *(child.ask(name, said, within=SNAPSHOT_LIMIT) for child in asked),
             return_exceptions=True,
         )
         return [

@@ -419,8 +419,11 @@ async def test_what_an_order_would_do_is_said_and_nothing_is_written(
         RevocationOrder("", "api_key", "nightly"),
     )
 
+    office.desk.count_streams = lambda entry, _: 3 if entry.kind == "subject" else 0
     told = await office.desk.carry_out(Orders(orders, dry_run=True))
 
+    streams = [order["open_streams"] for order in told["orders"]]
+    assert streams == [3, 0, 0, 0]
     assert not office.list.written
     assert told["dry_run"] is True
     assert "effect" not in told

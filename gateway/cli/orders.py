@@ -14,6 +14,7 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -129,6 +130,8 @@ def give(
         else:
             work = _write(loaded, orders, wait, told, dry_run=dry_run)
             effect = asyncio.run(work)
+            if dry_run:
+                _count_streams(loaded, orders, told)
     except (OrderRefused, Unavailable) as error:
         if dry_run:
             words = "nothing was written"
@@ -252,6 +255,19 @@ def _tell_the_gateway(
     return effect
 
 
+def _count_streams(
+    loaded: Loaded, orders: Sequence[RevocationOrder], told: Sequence[Told]
+) -> None:
+    """Note in *told* how many streams are open, if a gateway here can be asked."""
+    if loaded.settings.admin is None:
+        return
+    said: list[Told] = []
+    with suppress(OrderRefused, Unavailable):
+        _tell_the_gateway(loaded, orders, 0.0, said, dry_run=True)
+    for each, known in zip(told, said, strict=False):
+        each["open_streams"] = known["open_streams"]
+
+
 def in_words(told: Sequence[Told]) -> str:
     """Say what was done."""
     kinds: set[tuple[str, str]] = {
@@ -293,6 +309,11 @@ def would_in_words(told: Told) -> str:
         noun = "API key has" if keys == 1 else "API keys have"
         ends = "" if told["issuer"] == API_KEYS else f", of the issuer {API_KEYS}"
         said.append(f"{keys} {noun} an owner of this name{ends}")
+    streams = told.get("open_streams")
+    if streams is None:
+        said.append("no gateway here says how many streams are open")
+    else:
+        said.append(f"{streams} open stream{'' if streams == 1 else 's'}")
     return "; ".join(said)
 
 

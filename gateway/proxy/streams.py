@@ -9,7 +9,7 @@ A short exchange is never entered: the port's sweeper enters what has lasted. Wh
 was revoked in between is asked then. To enter and to leave costs the same however many
 there are; to end many takes turns with everything else.
 
-Imports: gateway.model, gateway.proxy.standing, gateway.revocation.entries.
+Imports: gateway.model, gateway.proxy.standing, gateway.revocation.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 from gateway.model import Denial, Principal, Reason, Unavailable
 from gateway.proxy.standing import Judge, Standing
 from gateway.revocation.entries import Revocation, names
+from gateway.revocation.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,15 @@ class Streams:
         found = self._by_name.get(entry.name)
         if found:
             self._end_soon(found, Reason.TOKEN_REVOKED)
+
+    def count(self, entry: Revocation, now: float) -> int:
+        """Return how many *entry* would end at *now* (Unix seconds)."""
+        alone = Mirror()
+        alone.put(entry, now)
+        named = self._by_name.get(entry.name, ())
+        return sum(
+            alone.revokes(self._open[each].standing.principal, now) for each in named
+        )
 
     def expire(self, now: float) -> None:
         """End what has outlived its token at *now* (Unix seconds)."""

@@ -268,11 +268,16 @@ def test_what_would_be_done_is_said_in_words(
 ) -> None:
     """A key of that name is not the subject of another issuer."""
     told = {**one("subject"), "held": held, **keys}
-    said = would_in_words(told)
-    assert said.startswith(
-        f"would be revoked: subject of {told['issuer']}; kept until "
-    )
-    assert said.endswith(f"; {words}")
+    for count, ends in (
+        ({}, "no gateway here says how many streams are open"),
+        ({"open_streams": 1}, "1 open stream"),
+        ({"open_streams": 0}, "0 open streams"),
+    ):
+        said = would_in_words({**told, **count})
+        assert said.startswith(
+            f"would be revoked: subject of {told['issuer']}; kept until "
+        )
+        assert said.endswith(f"; {words}; {ends}")
 
 
 async def test_to_find_out_what_would_be_done_writes_nothing(

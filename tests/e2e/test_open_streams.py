@@ -195,6 +195,14 @@ async def test_a_revocation_ends_what_is_open(
         site = it.node.site
         alice, bob = await it.opened("c-1"), await it.opened("c-2")
         words = ["revoke", "-c", str(site.config), "--sub", "c-1"]
+        async with asyncio.timeout(5):  # they are counted once they have lasted a while
+            dry, count = "", f"; {len(alice)} open streams\n"
+            while not dry.endswith(count):
+                outcome = await asyncio.to_thread(
+                    CliRunner().invoke, main, [*words, "--dry-run"]
+                )
+                assert outcome.exit_code == 0, outcome.output
+                dry = outcome.output
         outcome = await asyncio.to_thread(CliRunner().invoke, main, words)
         assert outcome.exit_code == 0, outcome.output
         await all_end(alice, 4401, time.monotonic())

@@ -319,3 +319,19 @@ async def test_whom_nobody_can_judge_goes_on_and_is_judged_later(
     while not bob.ended:
         await turns()
     task.cancel()
+
+
+def test_how_many_an_entry_would_end_is_known_before() -> None:
+    """Those that it means, by its cut-off, and no others; none of them is ended."""
+    house = World()
+    open_ = [house.opened(who) for who in (ALICE, BOB, OTHER, YOUNG)]
+
+    def would(kind: Kind, value: str) -> int:
+        entry = entry_for(kind, URL, value, now=NOW, max_lifetime=600.0, leeway=0.0)
+        return house.streams.count(entry, NOW)
+
+    ended = [would("subject", "alice"), would("token", "t-2"), would("all", "")]
+    assert ended == [2, 1, 3]
+    assert would("subject", "nobody") == 0
+    assert house.streams.count(block_for(URL, "alice", now=NOW, seconds=9.0), NOW) == 3
+    assert not any(each.ended for each in open_)
