@@ -582,6 +582,7 @@ class Worker:
         )
         self._closing = contextlib.AsyncExitStack()
         self.port: DataPort | None = None
+        self._is_closed = False
         self._certificates: Certificates | None = None
         self._judge: Judge | None = None  # by a newer configuration, if there is one
         self._judging: asyncio.Task[None] | None = None
@@ -654,7 +655,8 @@ class Worker:
         self._judge = judge
         if self._judging is not None:
             self._judging.cancel()
-        if self.port is not None:  # else as soon as it serves
+        # Else as soon as it serves, or never again.
+        if self.port is not None and not self._is_closed:
             judging = self.port.streams.keep_judged(judge)
             self._judging = self.engine.background.spawn(judging)
 
@@ -678,6 +680,7 @@ class Worker:
 
     async def aclose(self, grace: float = 0.0) -> None:
         """Stop accepting, give what is in flight *grace* seconds, close the rest."""
+        self._is_closed = True
         if self.port is not None:
             await self.port.close(grace)
         await self._closing.aclose()

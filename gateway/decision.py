@@ -209,7 +209,9 @@ class Decider:
             credential = _credential_of(held, route)
         if isinstance(credential, Denial):
             missing = credential.reason is Reason.CREDENTIAL_MISSING
-            if missing and route.access == "optional":
+            # Who was let in by name does not go on as nobody.
+            may_be_nobody = held is None or held.kind == "anonymous"
+            if missing and route.access == "optional" and may_be_nobody:
                 return Permit(
                     route, params, ANONYMOUS, 0, route.upstream, _sent(head, route)
                 )

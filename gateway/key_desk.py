@@ -210,7 +210,13 @@ class KeyDesk:
         position = await self._write(self._entries(key, now))
         if key_id not in self._declared and key.revoked is None:
             key, before = replace(key, revoked=now), key
-            await self._put(key, before)
+            try:
+                await self._put(key, before)
+            except KeyRefused:
+                # Two orders of the same are one. Whoever has given it a new secret
+                # meanwhile is told so.
+                if (await self._get(key_id)).revoked is None:
+                    raise
         _LOG.warning("API key revoked: id=%s reason=%s", key.id, reason or "-")
         return self._told(key, now, {}) | {"state": "revoked"}, position
 

@@ -18,7 +18,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.credentials import rules_of
-from gateway.model import Denial, Need
+from gateway.model import Denial, Need, Unavailable
 from gateway.revocation.entries import Revocation, entry_for
 from gateway.stores import Stores
 from gateway.tokens.jwks import KeyStore
@@ -74,9 +74,15 @@ class LogoutDesk:
             return _refused(str(found))
         entry = self._entry(found, now)
         await self._stores.revocations.revoke(entry)
-        if not await self._stores.replays.use(found.name, found.issued_at):
-            return _refused("it was used before")
-        _LOG.warning("logged out: issuer=%s kind=%s", found.issuer, entry.kind)
+        note = ""
+        try:
+            if not await self._stores.replays.use(found.name, found.issued_at):
+                return _refused("it was used before")
+        except Unavailable:
+            # It has been carried out, and would change nothing again: it counts as of
+            # when it was issued.
+            note = " (not known whether it was used before)"
+        _LOG.warning("logged out: issuer=%s kind=%s%s", found.issuer, entry.kind, note)
         return True
 
     async def _read(self, token: str, now: float) -> Logout | Denial:

@@ -99,6 +99,10 @@ class RevocationDesk:
             Unavailable: The store has not acknowledged all of them.
         """
         now = self._clock.wall()
+        if now > orders.until:
+            # Somebody else has carried them out: once more would be newer than what
+            # was ordered since.
+            raise Unavailable("this worker in time")
         works = []
         for place, order in enumerate(orders.each):
             try:
@@ -210,11 +214,12 @@ class RevocationDesk:
         """Write what is to be done; return where the last of it is in the list."""
         found: list[Position] = []
         for first in range(0, len(works), SLICE):
-            found += await _all(map(self._write, works[first : first + SLICE]))
+            places = range(first, min(first + SLICE, len(works)))
+            found += await _all(self._write(works[place], place) for place in places)
         # Numbers go up, from one epoch to the next as well.
         return max(found, key=lambda position: position.number)
 
-    async def _write(self, work: _Work) -> Position:
+    async def _write(self, work: _Work, place: int) -> Position:
         order = work.order
         if order.kind != "api_key":
             return await self._revocations.revoke(work.entry)
@@ -222,7 +227,7 @@ class RevocationDesk:
         try:
             _, position = await self._keys.revoke(order.value, order.reason)
         except KeyRefused as refusal:
-            raise OrderRefused(str(refusal), NAME_OF[order.kind]) from None
+            raise OrderRefused(str(refusal), NAME_OF[order.kind], place) from None
         return position
 
     async def _effect(self, latest: Position, wait: float) -> Told | None:
@@ -261,6 +266,8 @@ def entry_from(
         raise OrderRefused("the cut-off lies in the future", "before")
     if order.kind == "all":
         issuers = settings.issuers.values()
+        if not issuers:
+            raise OrderRefused("there is no issuer whose tokens could be meant")
         leeway = max(each.leeway for each in issuers)
         longest = max(each.max_lifetime for each in issuers)
         name, url = "", ""

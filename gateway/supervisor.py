@@ -31,11 +31,11 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.app import Background
+from gateway.app import CLOCK, Background
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.probes import Check
 from gateway.asgi.revocation_list import Inquiry
@@ -602,6 +602,7 @@ class Supervisor:
         By one of them: what they decide by is the store that they share.
         """
         within = ORDER_LIMIT + orders.wait
+        orders = replace(orders, until=CLOCK.wall() + ORDER_LIMIT)
         told = await self._ordered("revoke", orders.dump(), within)
         if "refused" in told:
             raise OrderRefused(*told["refused"])

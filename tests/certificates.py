@@ -106,6 +106,18 @@ def _signed(
         )
     )
     signer = issuer.key if issuer else key
+    if not issuer:  # since Python 3.13 an authority has to say that it is one
+        usage = dict.fromkeys(
+            [
+                *("digital_signature", "content_commitment", "key_encipherment"),
+                *("data_encipherment", "key_agreement", "key_cert_sign", "crl_sign"),
+                *("encipher_only", "decipher_only"),
+            ],
+            False,
+        )
+        builder = builder.add_extension(
+            x509.KeyUsage(**usage | {"key_cert_sign": True}), critical=True
+        )
     if issuer:
         names = [x509.DNSName(name), x509.IPAddress(ip_address("127.0.0.1"))]
         builder = builder.add_extension(

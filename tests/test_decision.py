@@ -1141,3 +1141,9 @@ def test_a_page_of_another_origin_is_no_longer_welcome() -> None:
     outcome = again(Staff(route=closed), kind="websocket")
     assert isinstance(outcome, Denial)
     assert outcome.reason is Reason.ORIGIN_FORBIDDEN
+
+
+def test_optional_does_not_keep_who_could_not_come_so_any_more() -> None:
+    """A request would be nobody's; what is open goes on in a name."""
+    route = replace(OPTIONAL, credentials=frozenset({"api_key"}))
+    assert isinstance(again(Staff(route=route), ALICE), Denial)

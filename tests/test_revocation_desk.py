@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from gateway.model import Unavailable
 from gateway.revocation.entries import MARGIN, MAX_LIFE, Revocation
 from gateway.revocation.feed import Position
 from gateway.revocation.lists import Effect
-from gateway.revocation_desk import SLICE, RevocationDesk
+from gateway.revocation_desk import SLICE, RevocationDesk, entry_from
 from tests.adapters.principals import principal
 from tests.site import ISSUER, POLICY, Site
 
@@ -433,3 +434,33 @@ async def test_what_an_order_would_do_is_said_and_nothing_is_written(
     assert keys == [2, 0, None, None]
     shown = await office.keys.carry_out(KeyOrder("show", id="nightly"))
     assert shown["state"] == "active"
+
+
+async def test_a_key_that_is_named_twice_is_revoked_once(tmp_path: Path) -> None:
+    """A store answers later: both orders have read the record before one is written."""
+    office = Office(tmp_path, KEYS)
+    keys = office.keys
+    assert keys is not None
+    await keys.carry_out(KeyOrder("create", id="nightly", owner="billing"))
+    store = vars(keys)["_store"]
+    get = store.get
+
+    async def later(key_id: str) -> object:
+        found = await get(key_id)
+        await asyncio.sleep(0)
+        return found
+
+    store.get = later
+    order = RevocationOrder("", "api_key", "nightly")
+
+    told = await office.desk.carry_out(Orders((order, order)))
+
+    assert len(told["orders"]) == 2
+
+
+async def test_everything_without_an_issuer_is_refused_in_words(tmp_path: Path) -> None:
+    """Where all routes are public nobody's tokens can be meant."""
+    office = Office(tmp_path)
+    settings = replace(vars(office.desk)["_settings"], issuers={})
+    with pytest.raises(OrderRefused):
+        entry_from(RevocationOrder("", "all"), settings, NOW)

@@ -56,7 +56,10 @@ class MemoryRevocations:
     async def revoke(self, entry: Revocation) -> Position:
         at = self._at = Position(self._at.epoch, self._at.number + 1)
         if entry.kind == "block" and not entry.number:
-            entry = replace(entry, number=at.number)
+            # One that was brought from elsewhere may have a higher number.
+            held = self._mirror.find("block", entry.name, self._wall())
+            past = 0 if held is None else held.number
+            entry = replace(entry, number=max(at.number, past + 1))
         self._mirror.put(entry, self._wall())
         self._watchers.tell(entry)
         return at

@@ -44,7 +44,7 @@ from gateway.adapters.redis_store import STORE, RedisRevocations
 from gateway.clock import Clock
 from gateway.config.settings import LEASE
 from gateway.model import Principal
-from gateway.revocation.entries import Kind, Revocation, key_of
+from gateway.revocation.entries import MARGIN, Kind, Revocation, key_of
 from gateway.revocation.feed import Follower, Hole, Position, entry_at, read_entry
 from gateway.revocation.lists import (
     Effect,
@@ -103,6 +103,7 @@ class MirroredRevocations:
         self._live_until = _NEVER  # monotonic seconds
         self._level_at = _NEVER  # monotonic seconds; the mirror was whole then
         self._asked_at = _NEVER  # monotonic seconds; the last time
+        self._swept_at = _NEVER  # Unix seconds
         self._joined = False
         self._settled = asyncio.Event()  # it counts, or it is known why not
         self._fault = ""  # what ended the last connection to the feed
@@ -248,6 +249,7 @@ class MirroredRevocations:
         """
         store = position_of(await self._ask(where()))
         if not self._follower.can_go_on(store):
+            self._swept_at = self._wall()
             await self._resync(store)
         heard = True
         while True:
@@ -256,7 +258,12 @@ class MirroredRevocations:
                 self._fault = ""
                 _LOG.warning("the feed of the %s is back", STORE)
             heard = await self._read()
-            self._mirror.sweep(self._wall())
+            now = self._wall()
+            if now < self._swept_at - MARGIN:
+                # The clock was ahead, and what was forgotten by it had not ended.
+                raise Hole
+            self._swept_at = now
+            self._mirror.sweep(now)
 
     async def _renew(self, *, heard: bool) -> None:
         """Say how far this mirror is, and count on, if that is far enough."""
@@ -271,9 +278,14 @@ class MirroredRevocations:
         )
         store = position_of(await self._ask(call))
         self._joined = True
-        if follower.at.number >= follower.owed > 0:
-            # All that there was when we asked the last time, whatever came since.
-            self._level_at = self._asked_at
+        # All that there was when we asked the last time, whatever came since.
+        caught_up = follower.at.number >= follower.owed > 0
+        if caught_up:
+            self._level_at = max(self._level_at, self._asked_at)
+        if self._monotonic() >= self._live_until:
+            # Whoever revoked while it did not count was told that it asks the store. It
+            # counts again when it has all that was written before it was waited for.
+            follower.is_level = caught_up and sent - self._asked_at < LEASE
         follower.told(store, heard=heard)
         self._asked_at = sent
         if follower.is_level:
@@ -310,7 +322,6 @@ class MirroredRevocations:
 
     async def _resync(self, store: Position) -> None:
         """Take a snapshot, and give the store back what it has lost."""
-        self.resyncs += 1
         began, mirror = self._monotonic(), self._mirror
         # What the store holds; not needed if there is nothing that it could lack.
         held = Mirror() if len(mirror) else None
@@ -333,6 +344,7 @@ class MirroredRevocations:
             calls = (write_of(each) for each in lost[first : first + SLICE])
             await self._ask(*calls, within=PATIENCE)
         self._follower.begin(store)
+        self.resyncs += 1
         _LOG.info(
             "took a snapshot of %d revocations in %.3f s, gave %d back",
             *(found, self._monotonic() - began, len(lost)),
@@ -394,7 +406,7 @@ def _effect(position: Position, reply: list[Any]) -> Effect:
         for each in said:
             ends, epoch, number, longer = each.split(b" ")
             past = int(now) - int(ends)  # milliseconds since its lease has ended
-            if past > FORGET:
+            if past > max(FORGET, int(longer)):
                 continue
             known += 1
             if epoch == position.epoch and int(number) >= position.number:

@@ -9,9 +9,10 @@ Cluster serves them too:
     {gw:revocation}:workers         a hash: how far each mirror is, and its lease
 
 One script writes an entry and feeds it, so that the two can't part. A server says by
-its run_id that it is another one, or has started anew; nothing else would tell a
-snapshot that was loaded again, or a replica that has become the master and has missed
-the last writes. Then a new epoch begins: see gateway.revocation.feed.
+its run_id that it is another one, or has started anew, and by its master_replid that it
+was a replica meanwhile; nothing else would tell a snapshot that was loaded again, or a
+replica that has become the master and has missed the last writes. Then a new epoch
+begins: see gateway.revocation.feed.
 
 Imports: gateway.adapters.redis_line, gateway.revocation.
 """
@@ -26,8 +27,12 @@ from gateway.revocation.entries import PREFIX, Kind, Revocation, key_of, value_o
 from gateway.revocation.feed import Position
 
 STATE, FEED, WORKERS = PREFIX + b"state", PREFIX + b"feed", PREFIX + b"workers"
+# Never there. While a slot moves from one node of a cluster to another, neither can
+# tell that, so whoever names it is told that the list is away.
+NO_KEY = PREFIX + b"probe"
 KEPT = 65_536  # entries of the feed: some 10 MB; who missed more takes a snapshot
 FORGET = 60_000  # milliseconds after the end of its lease
+SLACK = 10  # milliseconds
 LATEST = 2.0**32  # Unix seconds; the end of what has none, where one is needed
 _EPOCH_BYTES = 8
 
@@ -37,7 +42,9 @@ _BEGIN = b"""#!lua
 local function text(number) return string.format('%.0f', number) end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local info = redis.call('INFO', 'server', 'replication')
+local run = string.match(info, 'run_id:(%w+)')
+  .. string.match(info, 'master_replid:(%w+)')
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'number', 'run')
 local epoch, number = held[1], tonumber(held[2] or '')
 if held[3] ~= run or not epoch or not number then
@@ -66,8 +73,8 @@ local kept = held and redis.call('PEXPIRETIME', key) or 0
 local block = string.match(value, '^1:%d+:(%a+)$')
 if block then
   local said = tonumber(string.match(value, '^1:(%d+):'))
-  if said == 0 then said = number + 1 end
   local past = held and tonumber(string.match(held, '^1:(%d+):%a+$') or '')
+  if said == 0 then said = math.max(number, past or 0) + 1 end
   if not held or past and past < said then
     if block == 'lift' then ends = math.max(ends, kept) end
     value = '1:' .. text(said) .. ':' .. block
@@ -93,6 +100,9 @@ if is_news then
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], text(number) .. '-0',
     'epoch', epoch, 'key', key, 'value', said,
     'ends', text(redis.call('PEXPIRETIME', key)))
+else
+  -- A write, for WAIT waits for those of its own connection alone.
+  redis.call('HSET', KEYS[1], 'number', text(number))
 end
 return {ARGV[1], epoch, text(number)}
 """
@@ -105,7 +115,10 @@ if ARGV[8] == 'join' then
   local all = redis.call('HGETALL', KEYS[3])
   for place = 1, #all, 2 do
     local ends = tonumber(string.match(all[place + 1], '^(%d+) ') or '0')
-    if ends + tonumber(ARGV[9]) < now then redis.call('HDEL', KEYS[3], all[place]) end
+    local longer = tonumber(string.match(all[place + 1], ' (%d+)$') or '0')
+    if ends + math.max(tonumber(ARGV[9]), longer) < now then
+      redis.call('HDEL', KEYS[3], all[place])
+    end
   end
 end
 redis.call('HSET', KEYS[3], ARGV[3], table.concat(
@@ -210,7 +223,8 @@ def renewal(
         (
             _epoch(),
             worker,
-            b"%d" % (lease * 1000),
+            # More than it is: the store's clock counts whole milliseconds.
+            b"%d" % (lease * 1000 + SLACK),
             at.epoch,
             b"%d" % at.number,
             b"%d" % (stale * 1000),
@@ -251,7 +265,7 @@ def lookup(kind: Kind, name: bytes) -> Call:
 
 def page(cursor: bytes, count: int) -> Call:
     """Return what asks for the next part of a snapshot: some *count* keys."""
-    return Call(_PAGE, (STATE,), (cursor, PREFIX, b"%d" % count))
+    return Call(_PAGE, (STATE, NO_KEY), (cursor, PREFIX, b"%d" % count))
 
 
 def page_of(reply: list[Any]) -> tuple[bytes, list[tuple[bytes, bytes, int]]]:

@@ -22,11 +22,10 @@ from typing import Any, TypeVar
 
 from gateway.adapters.circuit import Circuit
 from gateway.adapters.redis_line import Call, Garbled, Line, Script
-from gateway.adapters.redis_scripts import position_of, write_of
+from gateway.adapters.redis_scripts import NO_KEY, position_of, write_of
 from gateway.clock import Clock
 from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import (
-    PREFIX,
     Kind,
     Revocation,
     entry_of,
@@ -59,8 +58,6 @@ for place, key in ipairs(KEYS) do
 end
 return reply
 """)
-_NO_KEY = PREFIX + b"probe"  # never there
-
 _Found = dict[bytes, Any]
 """What is held under each key that was asked for; of a write its reply, under b"", and
 how many replicas have it, where that was asked."""
@@ -254,7 +251,7 @@ class RedisRevocations:
         keys = tuple(dict.fromkeys(key for check in checks for key in check.keys))
         # A probe, and a check that only goes along with writes, are about a key too: in
         # Cluster a script without one is run by any master, and refused by any replica.
-        keys = keys or (_NO_KEY,)
+        keys = keys or (NO_KEY,)
         calls = [write.write for write in writes if write.write is not None]
         *written, held = await self._line.run([*calls, Call(_CHECK, keys)])
         most = max((write.replicas for write in writes), default=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.model import Unavailable
@@ -55,10 +55,16 @@ def away(outage: Unavailable, words: str) -> Response:
 
 
 async def read_body(request: Request, most: int) -> bytes | None:
-    """Return the body of *request*, or None where it is longer than *most* bytes."""
+    """Return the body of *request*, or None where it is longer than *most* bytes.
+
+    None, too, where its client has gone: nobody hears the answer.
+    """
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            return None
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                return None
+    except ClientDisconnect:
+        return None
     return body

@@ -13,6 +13,7 @@ gateway.tokens.strict_json, starlette.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -95,6 +96,7 @@ class Orders:
     each: tuple[RevocationOrder, ...]
     wait: float = WAIT  # seconds, until they are in force everywhere
     dry_run: bool = False  # nothing is written
+    until: float = math.inf  # Unix seconds; nobody begins with them later
 
     def dump(self) -> bytes:
         """Return them in bytes."""
@@ -133,7 +135,7 @@ def revocation_routes(
             is_list = "orders" in said
             told = await revoke(_orders(said))
         except OrderRefused as refusal:
-            is_one = is_list and refusal.name != "orders"
+            is_one = is_list and refusal.name not in {"orders", "wait", "dry_run"}
             return refused_order(refusal, "orders" if is_one else "")
         except Unavailable as outage:
             # R62: nothing is said to be revoked that the store has not acknowledged.

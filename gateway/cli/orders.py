@@ -137,6 +137,9 @@ def give(
             words = "nothing was written"
         elif told:
             words = f"{len(told)} of {len(orders)} are revoked: give all of them again"
+        elif isinstance(error, Unavailable):
+            # It may have been written, and the answer was lost.
+            words = "not known to be revoked: give it again"
         else:
             words = "nothing was revoked"
         click.echo(f"{error}: {words}", err=True)

@@ -148,6 +148,10 @@ class Streams:
         try:
             verdicts = await judge([self._open[each].standing for each in batch])
         except Unavailable:
+            for stream in batch:  # behind the others, if it is one of these
+                if stream in unjudged:
+                    del unjudged[stream]
+                    unjudged[stream] = None
             return False
         known = False
         for stream, verdict in zip(batch, verdicts, strict=True):

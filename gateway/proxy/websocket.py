@@ -256,6 +256,10 @@ class SocketExchange(Exchange):
 
     def _hand_on(self, upstream: SocketToUpstream, read: bytes, now: float) -> None:
         """Let the client have an answer that is no WebSocket."""
+        self._leave_seat()
+        if self.is_listed:  # as one, and would end with its token
+            self.port.streams.remove(self)
+            self.is_listed = False
         transport = upstream.transport
         connection = UpstreamConnection(upstream.endpoint)
         transport.set_protocol(connection)
@@ -362,12 +366,15 @@ class SocketExchange(Exchange):
         super()._drop()
 
     def _log(self, now: float) -> None:
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            self.port.streams.leave_seat(seat)
+        self._leave_seat()
         if self._tunnel is not None:
             self.received, self.sent = self._tunnel.received, self._tunnel.sent
         super()._log(now)
+
+    def _leave_seat(self) -> None:
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            self.port.streams.leave_seat(seat)
 
 
 class _Head:

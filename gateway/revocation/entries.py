@@ -180,7 +180,8 @@ def _is_by(principal: Principal, cutoff: float) -> bool:
 # How a store writes an entry down: a version, then the cut-off in Unix seconds; of a
 # block its number, and whether it is one.
 _CUTOFF = re.compile(rb"1:([0-9]{1,15}(?:\.[0-9]{1,9})?)")
-_BLOCK = re.compile(rb"1:([0-9]{1,15}):(block|lift)")
+_BLOCK = re.compile(rb"1:([0-9]{1,16}):(block|lift)")
+NEVER = 1e14  # Unix seconds
 UNREADABLE = 10**15
 """The number of a block that can't be read: newer than any that can."""
 
@@ -189,8 +190,9 @@ def value_of(entry: Revocation) -> bytes:
     """Return how a store writes down what *entry* says, but for its end."""
     if entry.kind == "block":
         return b"1:%d:%b" % (entry.number, b"lift" if entry.lifts else b"block")
-    # Up, to the microsecond: what is written never lies before what was meant.
-    return b"1:%.6f" % (math.ceil(entry.cutoff * 1e6) / 1e6)
+    # Up, to the microsecond: what is written never lies before what was meant. One that
+    # could not be read lies after all that will ever be issued.
+    return b"1:%.6f" % (math.ceil(min(entry.cutoff, NEVER) * 1e6) / 1e6)
 
 
 def entry_of(kind: Kind, name: bytes, value: bytes, until: float) -> Revocation:

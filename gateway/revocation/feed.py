@@ -128,5 +128,5 @@ def read_entry(
             raise Hole
         entry = entry_at(said[b"key"], said[b"value"], int(said[b"ends"]))
         return Position(said[b"epoch"], int(number)), entry
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise Hole from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +50,17 @@ async def test_a_block_ends_when_it_is_lifted() -> None:
         block = block_for(ISSUER, "alice", now=1_000.0, seconds=60.0, lifts=lifts)
         await revocations.revoke(block)
         assert revocations.check_now(who) is not lifts
+
+
+async def test_a_block_from_elsewhere_can_be_lifted() -> None:
+    """Its number may be higher than any that was given here."""
+    revocations = MemoryRevocations(Hands().clock)
+    who = principal(issued_at=2_000.0)
+    block = block_for(ISSUER, "alice", now=1_000.0, seconds=60.0)
+    await revocations.restore(replace(block, number=10**15))
+    assert revocations.check_now(who) is True
+    await revocations.revoke(replace(block, lifts=True))
+    assert revocations.check_now(who) is False
 
 
 async def test_what_is_written_is_in_force_at_once() -> None:

@@ -204,3 +204,18 @@ def test_every_kind_has_its_name() -> None:
     """In the body, in a file, and on the command line."""
     kinds = OrderKind.__args__  # type: ignore[attr-defined]
     assert {*NAMES.values()} == {*kinds}
+
+
+async def test_what_stands_beside_the_list_is_not_named_as_in_it() -> None:
+    """`wait` is no field of the first order."""
+
+    async def never(_orders: object) -> dict[str, object]:
+        raise AssertionError("it is refused")
+
+    app = Starlette(routes=revocation_routes(never, lambda _: None))
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://a"
+    ) as client:
+        said = {"orders": [{"sub": "a"}], "wait": -1}
+        answer = await client.post("/-/revocations", json=said)
+    assert answer.json()["field"] == "wait"

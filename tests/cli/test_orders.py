@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.asgi.revocations import RevocationOrder, Told
 from gateway.cli import main, orders
 from gateway.cli.orders import effect_in_words, in_words, would_in_words
 from gateway.model import Unavailable
+from gateway.revocation.feed import Position
 from tests.redis_server import RedisServer
 from tests.site import Site
 
@@ -299,3 +301,26 @@ async def test_to_find_out_what_would_be_done_writes_nothing(
     assert as_json.output.startswith("would be blocked: subject of corp; until 2")
     assert json.loads(every.stdout)["orders"][0]["held"] is None
     assert (listed.exit_code, listed.stdout) == (0, "")
+
+
+def test_what_may_have_been_written_is_not_said_to_be_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two entries was acknowledged before the store went away."""
+    written: list[object] = []
+
+    async def revoke(_self: object, entry: object) -> Position:
+        if written:
+            raise Unavailable("revocation store")
+        written.append(entry)
+        return Position(b"e", 1)
+
+    monkeypatch.setattr(MirroredRevocations, "revoke", revoke)
+    site = Site(tmp_path, store="redis://127.0.0.1:1/0")
+    site.write()
+
+    outcome = run(site, "revoke", "--sub", "a", "--sub", "b")
+
+    assert outcome.exit_code == 1
+    assert len(written) == 1
+    assert "nothing was revoked" not in outcome.output

@@ -147,7 +147,7 @@ def test_a_revocation_that_was_not_stored_is_not_claimed(run: Run) -> None:
     )
 
     assert outcome.exit_code == 1
-    assert "nothing was revoked" in outcome.output
+    assert "not known to be revoked: give it again" in outcome.output
 
 
 # What [outage] and routes say of it
