@@ -28,7 +28,8 @@ from typing import Any
 from gateway.adapters.redis_line import Call, Garbled, Line
 from gateway.adapters.redis_scripts import (
     FEED,
-    FORGET,
+    effect_of,
+    found_of,
     leaving,
     lookup,
     page,
@@ -36,6 +37,7 @@ from gateway.adapters.redis_scripts import (
     position_of,
     renewal,
     standing,
+    standing_of,
     status,
     where,
     write_of,
@@ -48,7 +50,6 @@ from gateway.revocation.entries import MARGIN, Kind, Revocation, key_of
 from gateway.revocation.feed import Follower, Hole, Position, entry_at, read_entry
 from gateway.revocation.lists import (
     Effect,
-    Follows,
     MirrorState,
     Standing,
     Told,
@@ -150,7 +151,7 @@ class MirroredRevocations:
     async def effect(self, position: Position, within: float) -> Effect:
         began, pause = self._monotonic(), POLL
         while True:
-            found = await self._store.run(status(), partial(_effect, position))
+            found = await self._store.run(status(), partial(effect_of, position))
             seconds = self._monotonic() - began
             if found.is_whole or seconds >= within:
                 return replace(found, seconds=seconds)
@@ -159,7 +160,7 @@ class MirroredRevocations:
 
     async def find(self, kind: Kind, name: bytes) -> Revocation | None:
         key = key_of(kind, name)
-        return await self._store.run(lookup(kind, name), partial(_found, key))
+        return await self._store.run(lookup(kind, name), partial(found_of, key))
 
     async def entries(self) -> AsyncIterator[Revocation]:
         seen = set[bytes]()
@@ -174,7 +175,7 @@ class MirroredRevocations:
                     yield entry
 
     async def standing(self) -> Standing:
-        return await self._store.run(standing(), _standing)
+        return await self._store.run(standing(), standing_of)
 
     def watch(self, told: Told) -> Callable[[], None]:
         return self._watchers.watch(told)
@@ -370,53 +371,3 @@ class MirroredRevocations:
                 raise reply
             answer = reply
         return answer
-
-
-def _found(key: bytes, reply: list[Any]) -> Revocation | None:
-    """Return the entry under *key*, by what the store says."""
-    try:
-        value, ends = reply
-        return None if value is None else entry_at(key, bytes(value), int(ends))
-    except (TypeError, ValueError):
-        raise Garbled from None
-
-
-def _standing(reply: list[Any]) -> Standing:
-    """Return how the list is, by what the store says."""
-    try:
-        now, epoch, number, memory, *said = (bytes(each) for each in reply)
-        workers = []
-        for each in said:
-            ends, at_epoch, at, _ = each.split(b" ")
-            left = int(ends) - int(now)  # milliseconds
-            if left >= -FORGET:
-                behind = int(number) - int(at) if at_epoch == epoch else None
-                workers.append(Follows(left / 1000, behind))
-        position = Position(epoch, int(number))
-        return Standing(position, tuple(workers), int(memory) if memory else None)
-    except (TypeError, ValueError):
-        raise Garbled from None
-
-
-def _effect(position: Position, reply: list[Any]) -> Effect:
-    """Return where what is at *position* is in force, by what the store says."""
-    try:
-        now, since, *said = (bytes(each) for each in reply)
-        known = applied = lapsed = stale = late = 0
-        for each in said:
-            ends, epoch, number, longer = each.split(b" ")
-            past = int(now) - int(ends)  # milliseconds since its lease has ended
-            if past > max(FORGET, int(longer)):
-                continue
-            known += 1
-            if epoch == position.epoch and int(number) >= position.number:
-                applied += 1
-            elif past >= 0:
-                lapsed += 1
-                stale += past < int(longer)
-                late = max(late, int(longer) - past)
-        # Whoever has its lease from before the epoch may not be known here.
-        unknown = int(now) - int(since) < LEASE * 1000
-        return Effect(known + unknown, applied, lapsed, stale, late / 1000)
-    except (TypeError, ValueError):
-        raise Garbled from None

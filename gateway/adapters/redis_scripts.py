@@ -14,7 +14,7 @@ was a replica meanwhile; nothing else would tell a snapshot that was loaded agai
 replica that has become the master and has missed the last writes. Then a new epoch
 begins: see gateway.revocation.feed.
 
-Imports: gateway.adapters.redis_line, gateway.revocation.
+Imports: gateway.adapters.redis_line, gateway.config.settings, gateway.revocation.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import secrets
 from typing import Any
 
 from gateway.adapters.redis_line import Call, Garbled, Script
+from gateway.config.settings import LEASE
 from gateway.revocation.entries import PREFIX, Kind, Revocation, key_of, value_of
-from gateway.revocation.feed import Position
+from gateway.revocation.feed import Position, entry_at
+from gateway.revocation.lists import Effect, Follows, Standing
 
 STATE, FEED, WORKERS = PREFIX + b"state", PREFIX + b"feed", PREFIX + b"workers"
 # Never there. While a slot moves from one node of a cluster to another, neither can
@@ -253,14 +255,64 @@ def status() -> Call:
     return Call(_STATUS, (STATE, WORKERS))
 
 
+def effect_of(position: Position, reply: list[Any]) -> Effect:
+    """Return where what is at *position* is in force, by what the store says."""
+    try:
+        now, since, *said = (bytes(each) for each in reply)
+        known = applied = lapsed = stale = late = 0
+        for each in said:
+            ends, epoch, number, longer = each.split(b" ")
+            past = int(now) - int(ends)  # milliseconds since its lease has ended
+            if past > max(FORGET, int(longer)):
+                continue
+            known += 1
+            if epoch == position.epoch and int(number) >= position.number:
+                applied += 1
+            elif past >= 0:
+                lapsed += 1
+                stale += past < int(longer)
+                late = max(late, int(longer) - past)
+        # Whoever has its lease from before the epoch may not be known here.
+        unknown = int(now) - int(since) < LEASE * 1000
+        return Effect(known + unknown, applied, lapsed, stale, late / 1000)
+    except (TypeError, ValueError):
+        raise Garbled from None
+
+
 def standing() -> Call:
     """Return what asks how the list is, beside what it holds."""
     return Call(_STANDING, (STATE, WORKERS))
 
 
+def standing_of(reply: list[Any]) -> Standing:
+    """Return how the list is, by what the store says."""
+    try:
+        now, epoch, number, memory, *said = (bytes(each) for each in reply)
+        workers = []
+        for each in said:
+            ends, at_epoch, at, _ = each.split(b" ")
+            left = int(ends) - int(now)  # milliseconds
+            if left >= -FORGET:
+                behind = int(number) - int(at) if at_epoch == epoch else None
+                workers.append(Follows(left / 1000, behind))
+        position = Position(epoch, int(number))
+        return Standing(position, tuple(workers), int(memory) if memory else None)
+    except (TypeError, ValueError):
+        raise Garbled from None
+
+
 def lookup(kind: Kind, name: bytes) -> Call:
     """Return what asks for one entry: its value, and when it ends."""
     return Call(_FIND, (key_of(kind, name),))
+
+
+def found_of(key: bytes, reply: list[Any]) -> Revocation | None:
+    """Return the entry under *key*, by what the store says."""
+    try:
+        value, ends = reply
+        return None if value is None else entry_at(key, bytes(value), int(ends))
+    except (TypeError, ValueError):
+        raise Garbled from None
 
 
 def page(cursor: bytes, count: int) -> Call:

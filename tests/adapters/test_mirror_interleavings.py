@@ -10,9 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.adapters import redis_mirror
 from gateway.adapters.redis_mirror import MirroredRevocations
-from gateway.adapters.redis_scripts import position_of, where
+from gateway.adapters.redis_scripts import effect_of, position_of, where
 from gateway.clock import Clock
 from gateway.config.settings import LEASE
 from gateway.model import Unavailable
@@ -81,7 +80,7 @@ def test_who_may_decide_stale_for_long_is_not_forgotten() -> None:
     """A lease that ended a minute ago, and five minutes that it may go on."""
     reply = [b"1000000", b"1", b"%d e 1 240000" % (1_000_000 - 61_000)]
 
-    found = redis_mirror._effect(Position(b"e", 2), reply)
+    found = effect_of(Position(b"e", 2), reply)
 
     assert (found.workers, found.lapsed, found.stale) == (1, 1, 1)
     assert found.late == 179
