@@ -98,7 +98,8 @@ async def test_all_endpoints_are_used() -> None:
         ]
         bench = await stack.enter_async_context(gate_to(*found))
         await ask(bench, 60)
-        assert min(len(one.requests) for one in found) >= 3
+        states = [(one.health.state, one.trouble) for one in pool_of(bench).endpoints]
+        assert min(len(one.requests) for one in found) >= 3, states
         await asyncio.gather(*[ask(bench, 10) for _ in range(20)])
         counts = [len(one.requests) for one in found]
         assert sum(counts) == 260

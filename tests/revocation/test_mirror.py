@@ -152,6 +152,19 @@ def test_what_has_run_out_takes_no_memory() -> None:
         assert list(held) == []
 
 
+def test_an_entry_that_was_renewed_is_kept_until_its_later_end() -> None:
+    """And is one entry, however often it is; a block ends as its newest one says."""
+    for kind in (kind for kind in KINDS if kind != "block"):
+        held = mirror(entry(kind, life=10.0), entry(kind, life=20.0))
+        for _ in range(256):
+            held.sweep(NOW + 10)
+        assert held.revokes(ALICE, NOW + 10)
+        assert len(held) == 1
+        for _ in range(256):
+            held.sweep(NOW + 20)
+        assert (len(held), held.is_empty) == (0, True)
+
+
 def test_to_enter_pays_for_looking_through_what_there_is() -> None:
     """Without anybody who sweeps, memory is bounded by what is alive, and some."""
     held = Mirror()
