@@ -97,12 +97,18 @@ async def test_all_endpoints_are_used() -> None:
             for number in range(4)
         ]
         bench = await stack.enter_async_context(gate_to(*found))
-        await ask(bench, 60)
+        for _ in range(20):  # one that was in trouble for a moment comes back
+            await ask(bench, 60)
+            before = [len(one.requests) for one in found]
+            if min(before) >= 3:
+                break
         states = [(one.health.state, one.trouble) for one in pool_of(bench).endpoints]
-        assert min(len(one.requests) for one in found) >= 3, states
+        assert min(before) >= 3, states
         await asyncio.gather(*[ask(bench, 10) for _ in range(20)])
-        counts = [len(one.requests) for one in found]
-        assert sum(counts) == 260
+        counts = [
+            len(one.requests) - count for one, count in zip(found, before, strict=True)
+        ]
+        assert sum(counts) == 200
         assert max(counts) - min(counts) < 60
 
 
