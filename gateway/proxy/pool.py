@@ -241,7 +241,10 @@ class Pool:
         def kept(endpoint: Endpoint) -> UpstreamConnection | None:
             return None if fresh else endpoint.take(self.clock.monotonic())
 
-        return await self._connect(UpstreamConnection, kept, rather_not)
+        none_kept = not fresh and rather_not is None
+        return await self._connect(
+            UpstreamConnection, kept, rather_not, none_kept=none_kept
+        )
 
     async def connect_as(self, make: Callable[[Endpoint], ProtocolT]) -> ProtocolT:
         """Open a connection that speaks what *make* makes.
@@ -256,6 +259,8 @@ class Pool:
         make: Callable[[Endpoint], ProtocolT],
         kept: Callable[[Endpoint], ProtocolT | None],
         rather_not: Endpoint | None = None,
+        *,
+        none_kept: bool = False,
     ) -> ProtocolT:
         if not self._endpoints:
             await self._wait_for_names()
@@ -276,7 +281,10 @@ class Pool:
                 left, spare = spare, []
             if not left:
                 break
-            endpoint = _choose(left)
+            # Who asks for a kept one has chosen before, an endpoint that had none. To
+            # choose among all again would give it the square of its share.
+            among = [one for one in left if not one.idle] if none_kept else []
+            endpoint = _choose(among or left)
             idle = kept(endpoint)
             if idle is not None:
                 return idle

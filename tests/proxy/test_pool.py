@@ -97,19 +97,30 @@ async def test_all_endpoints_are_used() -> None:
             for number in range(4)
         ]
         bench = await stack.enter_async_context(gate_to(*found))
-        for _ in range(20):  # one that was in trouble for a moment comes back
-            await ask(bench, 60)
-            before = [len(one.requests) for one in found]
-            if min(before) >= 3:
-                break
+        await ask(bench, 60)
         states = [(one.health.state, one.trouble) for one in pool_of(bench).endpoints]
-        assert min(before) >= 3, states
+        assert min(len(one.requests) for one in found) >= 3, states
         await asyncio.gather(*[ask(bench, 10) for _ in range(20)])
-        counts = [
-            len(one.requests) - count for one, count in zip(found, before, strict=True)
-        ]
-        assert sum(counts) == 200
+        counts = [len(one.requests) for one in found]
+        assert sum(counts) == 260
         assert max(counts) - min(counts) < 60
+
+
+async def test_an_endpoint_without_a_connection_has_its_whole_share() -> None:
+    """One that has just come is not asked once where others are asked four times."""
+    first = 0
+    for _ in range(30):
+        async with AsyncExitStack() as stack:
+            found = [
+                await stack.enter_async_context(running(named(b"%d" % number)))
+                for number in range(4)
+            ]
+            bench = await stack.enter_async_context(gate_to(*found))
+            await ask(bench, 12)
+            first += sum(bool(one.requests) for one in found)
+    # Of 120: by chance some 116 are asked within 12 requests, and with a second choice
+    # among all, 97. Fewer than 106 are chance once in a hundred thousand runs.
+    assert first >= 106
 
 
 async def test_the_less_busy_one_is_asked() -> None:
