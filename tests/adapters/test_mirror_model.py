@@ -20,7 +20,6 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -36,7 +35,7 @@ from gateway.adapters.redis_scripts import FEED
 from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import Kind, Revocation
 from tests.adapters.principals import CLOCK, entry, principal
-from tests.redis_server import binaries, start_redis
+from tests.redis_server import start_redis
 
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds until all are live again
@@ -253,7 +252,5 @@ class Mirrors(RuleBasedStateMachine):
         return True
 
 
-TestMirrors = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")(
-    Mirrors.TestCase
-)
+TestMirrors = Mirrors.TestCase
 TestMirrors.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)

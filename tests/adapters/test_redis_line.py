@@ -19,9 +19,7 @@ from redis.exceptions import ResponseError
 from bench.ports import free_port
 from gateway.adapters.redis_line import Call, Garbled, Line, Script
 from tests.adapters.resp import Command, peer, says
-from tests.redis_server import RedisServer, binaries, start_redis
-
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
+from tests.redis_server import RedisServer, start_redis
 
 ECHO = Script(b"return {ARGV[1], ARGV[2] or '', KEYS[1] or ''}")
 BAD = Script(b"return redis.call('GET')")

@@ -26,8 +26,6 @@ from tests.adapters.principals import CLOCK, entry, principal
 from tests.adapters.resp import Answer, Command, peer, says
 from tests.redis_server import RedisServer, binaries, start_redis
 
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
-
 PATIENT = 5.0  # seconds; where the subject is an answer, and the machine may be busy
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "revocation.md"
 

@@ -48,8 +48,6 @@ from tests.redis_groups import (
 )
 from tests.redis_server import binaries, start_redis
 
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
-
 WHO = Script(b"#!lua\nreturn {ARGV[1], ARGV[2]}\n")
 ASK = Call(WHO, (b"{t}:k",), (b"hello",))
 MOVED = b"-MOVED 7 "

@@ -27,8 +27,6 @@ from gateway.revocation.feed import Position, entry_at, read_entry
 from tests.adapters.principals import CLOCK, entry
 from tests.redis_server import RedisServer, binaries, start_redis
 
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
-
 LIFE = 600_000  # milliseconds
 
 

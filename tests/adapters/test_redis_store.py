@@ -31,7 +31,6 @@ from tests.adapters.resp import Answer, Command, nothing_revoked, peer, says
 from tests.redis_server import RedisServer, binaries, start_redis
 
 T = TypeVar("T")
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
 
 ANSWERED_WITHIN = 0.250  # seconds (R60)
 BACK_WITHIN = 1.0  # seconds (R60)

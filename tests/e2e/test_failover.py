@@ -28,8 +28,6 @@ from tests.redis_groups import PATIENCE, cluster, in_step, replicated, until, wa
 from tests.redis_server import RedisServer, binaries
 from tests.site import Site
 
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
-
 FULL = os.environ.get("GATEWAY_E2E") == "full"
 BINARIES = binaries() if FULL else binaries()[:1]
 SENTINELS = 3 if FULL else 1

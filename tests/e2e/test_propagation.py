@@ -23,8 +23,6 @@ from tests.e2e.fleet import ask, at_leisure, calling, node
 from tests.redis_server import binaries, start_redis
 from tests.site import ISSUER
 
-pytestmark = pytest.mark.skipif(not binaries(), reason="no Redis and no Valkey here")
-
 FULL = os.environ.get("GATEWAY_E2E") == "full"
 REVOKED = 1_000 if FULL else 100
 RATE = 200.0  # requests a second to each instance meanwhile

@@ -167,8 +167,7 @@ async def test_plain_http_on_the_other_side_is_502(tmp_path: Path) -> None:
         address = Address("127.0.0.1", backend.port)
         urls = (UpstreamUrl(address, str(address), secure=True),)
         tls = UpstreamTls(CA.write(tmp_path))
-        times = Timeouts(connect=1.0)
-        async with gate_to(backend, urls=urls, tls_to=tls, timeouts=times) as bench:
+        async with gate_to(backend, urls=urls, tls_to=tls) as bench:
             async with asyncio.timeout(5):
                 got = await bench.call(request())
             assert got.status in {502, 504}
