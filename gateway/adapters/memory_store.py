@@ -20,8 +20,8 @@ from gateway.revocation.feed import Position
 from gateway.revocation.lists import (
     Effect,
     Follows,
+    ListState,
     MirrorState,
-    Standing,
     Told,
     Watchers,
 )
@@ -79,9 +79,9 @@ class MemoryRevocations:
             if entry.until > now:
                 yield entry
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> ListState:
         # Its one worker has no lease that could end.
-        return Standing(self._at, (Follows(math.inf, 0),))
+        return ListState(self._at, (Follows(math.inf, 0),))
 
     def watch(self, told: Told) -> Callable[[], None]:
         return self._watchers.watch(told)

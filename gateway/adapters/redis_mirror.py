@@ -50,8 +50,8 @@ from gateway.revocation.entries import MARGIN, Kind, Revocation, key_of
 from gateway.revocation.feed import Follower, Hole, Position, entry_at, read_entry
 from gateway.revocation.lists import (
     Effect,
+    ListState,
     MirrorState,
-    Standing,
     Told,
     Watchers,
 )
@@ -174,7 +174,7 @@ class MirroredRevocations:
                 if entry is not None:
                     yield entry
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> ListState:
         return await self._store.run(standing(), standing_of)
 
     def watch(self, told: Told) -> Callable[[], None]:

@@ -26,7 +26,7 @@ from gateway.adapters.redis_line import Call, Garbled, Script
 from gateway.config.settings import LEASE
 from gateway.revocation.entries import PREFIX, Kind, Revocation, key_of, value_of
 from gateway.revocation.feed import Position, entry_at
-from gateway.revocation.lists import Effect, Follows, Standing
+from gateway.revocation.lists import Effect, Follows, ListState
 
 STATE, FEED, WORKERS = PREFIX + b"state", PREFIX + b"feed", PREFIX + b"workers"
 # Never there. While a slot moves from one node of a cluster to another, neither can
@@ -284,7 +284,7 @@ def standing() -> Call:
     return Call(_STANDING, (STATE, WORKERS))
 
 
-def standing_of(reply: list[Any]) -> Standing:
+def standing_of(reply: list[Any]) -> ListState:
     """Return how the list is, by what the store says."""
     try:
         now, epoch, number, memory, *said = (bytes(each) for each in reply)
@@ -296,7 +296,7 @@ def standing_of(reply: list[Any]) -> Standing:
                 behind = int(number) - int(at) if at_epoch == epoch else None
                 workers.append(Follows(left / 1000, behind))
         position = Position(epoch, int(number))
-        return Standing(position, tuple(workers), int(memory) if memory else None)
+        return ListState(position, tuple(workers), int(memory) if memory else None)
     except (TypeError, ValueError):
         raise Garbled from None
 

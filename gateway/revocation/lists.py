@@ -52,7 +52,7 @@ class Follows:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ListState:
     """How a list is, beside what it holds."""
 
     position: Position
@@ -133,7 +133,7 @@ class RevocationList(Protocol):
         """
         ...
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> ListState:
         """Return how the list is.
 
         Raises:
