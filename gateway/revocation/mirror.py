@@ -1,11 +1,12 @@
 """What one process knows of the revocation list: whole, exact, and small.
 
 A token, a session or a family is a name of 16 bytes and the second in which it ends, 20
-bytes in three arrays that are kept in order; a million of them take some 21 MB. The
+bytes in three columns that are kept in order; a million of them take some 21 MB. The
 whole names stay, though half of one would do to find it: what a store has lost, a
-mirror gives back. Nothing is ever hashed anew: an array of some thousand names grows by
-itself, so the longest step is one insertion, and whoever chooses names that lie side by
-side makes an array longer and nothing slow.
+mirror gives back. Nothing is ever hashed anew: the columns of some thousand names grow
+by a page at a time, so the longest step is one copy of them, and whoever chooses names
+that lie side by side makes columns longer and nothing slow. Pages come from the system
+itself: in the heap, columns that grow by turns would leave holes of a quarter of it.
 
 Cut-offs and blocks are few, and stand in tables of their own.
 
@@ -23,35 +24,85 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import compress
+from mmap import PAGESIZE, mmap
 
 from gateway.model import Principal
 from gateway.revocation.entries import LISTED, Kind, Revocation, is_revoked
 
 _SHARDS = 256  # of a kind, by the first byte of a name; 4,000 in each of a million
 CREDIT = 8  # names that are looked through for each that is entered
+_ROW = 20  # bytes of a name and its end
+_STEP = PAGESIZE // _ROW  # names by which columns grow, beyond a page
 _LAST = 2**32 - 1  # the last second that an array can hold: in the year 2106
 
 
 class _Shard:
     """Some names of a kind, in order, and when each ends."""
 
-    __slots__ = ("ends", "first", "heads", "tails")
+    __slots__ = ("count", "ends", "first", "heads", "tails")
 
-    def __init__(self) -> None:
-        self.heads = array("Q")  # the first 8 bytes of a name
-        self.tails = array("Q")  # the last 8
-        self.ends = array("I")  # Unix seconds
+    def __init__(self, room: int = 0) -> None:
+        self.count = 0
         self.first = _LAST  # none ends before that
+        self._make(room)
+
+    def _make(self, room: int) -> None:
+        """Make new columns, for *room* names or some more."""
+        size = room * _ROW
+        if size < PAGESIZE:
+            held = memoryview(bytearray(size))
+        else:
+            size = -(-size // PAGESIZE) * PAGESIZE
+            held, room = memoryview(mmap(-1, size)), size // _ROW
+        self.heads = held[: 8 * room].cast("Q")  # the first 8 bytes of a name
+        self.tails = held[8 * room : 16 * room].cast("Q")  # the last 8
+        self.ends = held[16 * room : _ROW * room].cast("I")  # Unix seconds
 
     def place(self, head: int, tail: int) -> tuple[int, bool]:
         """Return where a name is, or would be, and whether it is there."""
-        heads, tails = self.heads, self.tails
-        at = bisect_left(heads, head)
+        heads, tails, count = self.heads, self.tails, self.count
+        at = bisect_left(heads, head, 0, count)
         # Two names with the same head are two to the power of 32 names away, unless
         # somebody looked for them.
-        while at < len(heads) and heads[at] == head and tails[at] < tail:
+        while at < count and heads[at] == head and tails[at] < tail:
             at += 1
-        return at, at < len(heads) and heads[at] == head and tails[at] == tail
+        return at, at < count and heads[at] == head and tails[at] == tail
+
+    def insert(self, at: int, head: int, tail: int, end: int) -> None:
+        """Enter a name at its place."""
+        count = self.count
+        if count == len(self.heads):
+            before = self.heads, self.tails, self.ends
+            self._make(min(2 * count + 4, count + max(_STEP, count // 32)))
+            self.heads[:count], self.tails[:count], self.ends[:count] = before
+        heads, tails, ends = self.heads, self.tails, self.ends
+        behind = count + 1
+        heads[at + 1 : behind] = heads[at:count]
+        tails[at + 1 : behind] = tails[at:count]
+        ends[at + 1 : behind] = ends[at:count]
+        heads[at], tails[at], ends[at] = head, tail, end
+        self.count = behind
+        self.first = min(self.first, end)
+
+    def without(self, now: float) -> _Shard | None:
+        """Return what of it has not run out at *now* (Unix seconds), if anything."""
+        lives = [end > now for end in self.ends[: self.count]]
+        count = sum(lives)
+        if not count:
+            return None
+        left = _Shard(count)
+        left.heads[:count] = array("Q", compress(self.heads, lives))
+        left.tails[:count] = array("Q", compress(self.tails, lives))
+        left.ends[:count] = array("I", compress(self.ends, lives))
+        left.count, left.first = count, min(left.ends[:count])
+        return left
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        count = self.count
+        columns = self.heads[:count], self.tails[:count], self.ends[:count]
+        # As it is now: entries may come while somebody walks.
+        return zip(*map(tuple, columns), strict=True)
 
 
 class _Names:
@@ -69,9 +120,9 @@ class _Names:
         if shard is None:
             return None
         head = int.from_bytes(name[:8])
-        heads = shard.heads
-        at = bisect_left(heads, head)
-        if at == len(heads) or heads[at] != head:
+        heads, count = shard.heads, shard.count
+        at = bisect_left(heads, head, 0, count)
+        if at == count or heads[at] != head:
             return None
         at, is_there = shard.place(head, int.from_bytes(name[8:]))
         return 0.0 if is_there and shard.ends[at] > now else None
@@ -97,10 +148,7 @@ class _Names:
             is_news = ends > shard.ends[at]
             shard.ends[at] = max(ends, shard.ends[at])
             return is_news
-        shard.heads.insert(at, head)
-        shard.tails.insert(at, tail)
-        shard.ends.insert(at, ends)
-        shard.first = min(shard.first, ends)
+        shard.insert(at, head, tail, ends)
         self.count += 1
         return True
 
@@ -108,7 +156,7 @@ class _Names:
         """Look through as much as each entry has to pay for (Unix seconds)."""
         self._credit += CREDIT
         shard = self._shards[self._swept]
-        if shard is None or len(shard.ends) <= self._credit:
+        if shard is None or shard.count <= self._credit:
             self._credit = 0
             self.sweep(now)
 
@@ -119,24 +167,13 @@ class _Names:
         shard = self._shards[number]
         if shard is None or shard.first > now:
             return
-        kept = [at for at, end in enumerate(shard.ends) if end > now]
-        self.count -= len(shard.ends) - len(kept)
-        left = _Shard()
-        for column in ("heads", "tails", "ends"):
-            values = getattr(shard, column)
-            getattr(left, column).extend(values[at] for at in kept)
-        left.first = min(left.ends, default=_LAST)
-        self._shards[number] = left if kept else None
+        left = shard.without(now)
+        self.count -= shard.count - (left.count if left is not None else 0)
+        self._shards[number] = left
 
     def __iter__(self) -> Iterator[tuple[bytes, float]]:
         for shard in self._shards:
-            if shard is None:
-                continue
-            # As it is now: entries may come while somebody walks.
-            columns = zip(
-                tuple(shard.heads), tuple(shard.tails), tuple(shard.ends), strict=True
-            )
-            for head, tail, end in columns:
+            for head, tail, end in shard or ():
                 yield head.to_bytes(8) + tail.to_bytes(8), float(end)
 
 

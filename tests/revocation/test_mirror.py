@@ -119,6 +119,24 @@ def test_names_that_begin_alike_are_told_apart() -> None:
     assert not held.put(entry("token", name=all_of_them[0]), NOW)
 
 
+def test_whoever_chooses_names_that_lie_side_by_side_makes_nothing_wrong() -> None:
+    """Some pages of them, in any order, a third of which soon run out."""
+    chosen = [b"\xaa" + random.randbytes(SIZE - 1) for _ in range(2_000)]
+    held = Mirror()
+    for number, name in enumerate(chosen):
+        held.put(entry("token", name=name, life=10.0 if number % 3 else 20.0), NOW)
+    assert [each.name for each in held] == sorted(chosen)
+    assert all(held.find("token", name, NOW) for name in chosen)
+
+    for _ in range(256):
+        held.sweep(NOW + 10)
+
+    assert [each.name for each in held] == sorted(chosen[::3])
+    assert {each.until for each in held} == {NOW + 20}
+    assert held.put(entry("token", name=chosen[1]), NOW + 10)
+    assert [each.name for each in held] == sorted([*chosen[::3], chosen[1]])
+
+
 def test_the_newest_number_of_a_block_counts() -> None:
     """In whichever order they come; what lifts one outlives it."""
     first = replace(entry("block", life=600.0), number=1)
