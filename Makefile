@@ -49,7 +49,7 @@ fuzz: $(READY)  ## fuzz the parsers, led by coverage; SECONDS=600
 	$(BIN)/python -m tests.fuzz
 
 soak: $(READY)  ## slow clients, attacks, troubles behind and inside: half an hour
-	GATEWAY_SOAK=full $(BIN)/python -m pytest tests/soak $(ARGS)
+	GATEWAY_SOAK=full $(BIN)/python -m pytest tests/soak -o faulthandler_timeout=1800 $(ARGS)
 
 cov: $(READY)  ## coverage with branches; the pure rooms must be whole
 	$(BIN)/coverage run -m pytest --hypothesis-profile=patient --ignore=tests/e2e --ignore=tests/soak $(ARGS)
