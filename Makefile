@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
 UV ?= uv
+JOBS ?= auto
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
@@ -26,8 +27,8 @@ help:  ## list the targets
 run: $(READY)  ## start the demo: gateway, backend, tokens and calls to try
 	$(BIN)/python examples/demo.py
 
-test: $(READY)  ## run all tests; ARGS="tests/wire -k target" narrows
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## run all tests, a process for each core; JOBS=0 ARGS="tests/wire -k target" narrows
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from tests.redis_server import RedisServer, start_redis
 # How long an example takes says nothing while each line is counted, another Python is
 # tested beside it, or several processes share the tests.
 settings.register_profile("patient", deadline=None)
+settings.register_profile("brief", deadline=None, max_examples=25)
 if "PYTEST_XDIST_WORKER" in os.environ:
     settings.load_profile("patient")
 
@@ -33,7 +34,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str | bytes) and len(val) > LONG else None
 
 
-ALONE = {"e2e", "soak"}  # they measure how long something takes, or start whole fleets
+ALONE = {"soak"}  # they measure how long something takes
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,10 @@ class Run:
 
     def revoke(self, session: str) -> bool:
         words = ["revoke", "-c", str(self._site.config), "--sid", session]
-        return CliRunner().invoke(main, words).exit_code == 0
+        done = CliRunner().invoke(main, words)
+        if done.exit_code:
+            print(words, done.exit_code, done.output)
+        return done.exit_code == 0
 
     def is_right(self) -> bool:
         """Tell whether all is answered; what is answered has to be right."""
