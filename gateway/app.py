@@ -1,7 +1,7 @@
 """The composition root: what the rooms ask for, and who gives it to them.
 
 The only module that names the `time` module, makes background tasks and knows every
-room. An Engine decides; `serve` puts a data port, probes and an admin
+room. An Engine decides; gateway.serving puts a data port, probes and an admin
 port around it; GatewayMiddleware puts it into somebody's ASGI app.
 
 Imports: every room.
@@ -10,13 +10,11 @@ Imports: every room.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import math
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -31,9 +29,7 @@ from gateway.asgi.logout import LogoutEndpoint
 from gateway.asgi.middleware import Guard
 from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check
-from gateway.asgi.revocation_list import Inquiry
 from gateway.asgi.revocations import Orders, RevocationOrder
-from gateway.asgi.servers import SmallServer
 from gateway.asgi.tickets import TicketEndpoint
 from gateway.clock import Clock
 from gateway.config.load import Loaded, load
@@ -77,7 +73,6 @@ from gateway.observe import process
 from gateway.observe.access import Entry, to_json, unlogged
 from gateway.observe.metrics import (
     CONFIG,
-    LOG_LOST,
     MIRROR_AGE,
     MIRROR_ENTRIES,
     MIRROR_LIVE,
@@ -86,20 +81,13 @@ from gateway.observe.metrics import (
     STORE_UP,
     Metrics,
     Sample,
-    Snapshot,
     render,
 )
 from gateway.observe.token_hash import TokenHash
 from gateway.observe.writer import LogWriter
-from gateway.ports import private_directory, small_ports
 from gateway.proxy.gate import Gate
-from gateway.proxy.server import DataPort
-from gateway.proxy.sockets import bind, bind_all, remove
-from gateway.proxy.standing import Judge, Standing, Verdict
-from gateway.proxy.tls import Certificates
-from gateway.reload import Reloads, checks_of_life, read_again, worse
+from gateway.proxy.standing import Standing, Verdict
 from gateway.revocation_desk import RevocationDesk
-from gateway.signals import Signals, unless
 from gateway.signers import Signers
 from gateway.stores import Stores, stores_of
 from gateway.tokens.api_key import (
@@ -543,379 +531,6 @@ class Engine:
         return self.stores.revocations.check_now(principal) is True
 
 
-class Worker:
-    """One generation at work: it serves clients on sockets that others own.
-
-    Args:
-        loaded: The configuration.
-        log: Takes an entry for each request.
-        clock: For claims and for durations.
-        before: The stores of an earlier generation, when this one goes on with them.
-        token_key: Of the process: the log's names for tokens and ephemeral keys come
-            from it; None: one of its own.
-        metrics: Of the process, which outlive a generation; None: its own.
-
-    Raises:
-        ValueError: A key that signs can't be used.
-    """
-
-    def __init__(
-        self,
-        loaded: Loaded,
-        log: Log,
-        *,
-        clock: Clock = CLOCK,
-        before: Stores | None = None,
-        token_key: bytes | None = None,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self.settings = loaded.settings
-        self.engine = Engine(
-            loaded,
-            clock=clock,
-            before=before,
-            token_key=token_key,
-            metrics=metrics,
-        )
-        self._log = self.engine.metrics.counting(
-            log if loaded.settings.log_access else unlogged
-        )
-        self._closing = contextlib.AsyncExitStack()
-        self.port: DataPort | None = None
-        self._is_closed = False
-        self._certificates: Certificates | None = None
-        self._judge: Judge | None = None  # by a newer configuration, if there is one
-        self._judging: asyncio.Task[None] | None = None
-
-    async def start(self, sockets: Sequence[socket.socket], private: Path) -> None:
-        """Get the keys, then accept connections on *sockets*, its own from now on.
-
-        Args:
-            sockets: Bound.
-            private: A directory that only we can enter, for the socket to ourselves.
-
-        Raises:
-            OSError: A socket can't be had.
-            ValueError: The certificate or its key can't be used.
-        """
-        engine, closing = self.engine, self._closing
-        for each in sockets:
-            closing.callback(each.close)
-        closing.push_async_callback(engine.aclose)
-        spawn = engine.background.spawn
-        if self.settings.server.tls is not None:
-            self._certificates = Certificates(self.settings.server.tls, engine.clock)
-            spawn(self._certificates.run())
-        # Our own endpoints come first: the data port forwards to them. The name shows
-        # whose socket it is: a process that is killed leaves it behind.
-        path = private / f"own.{os.getpid()}.{secrets.token_hex(4)}.sock"
-        at = Address(path=str(path))
-        app = _own_endpoints(lambda: engine, self.settings)
-        own = SmallServer(app, bind(at), spawn)
-        closing.callback(path.unlink, missing_ok=True)
-        await own.start()
-        closing.push_async_callback(own.stop)
-        await engine.start()
-        gate = engine.gate(self._log, at)
-        self.port = DataPort(gate, engine.clock, spawn, secrets.token_bytes)
-        streams = self.port.streams
-        closing.callback(engine.stores.revocations.watch(streams.revoke))
-        engine.revocation_desk.count_streams = streams.count
-        await self.port.start(sockets, self._certificates)
-        if self._judge is not None:
-            self.superseded(self._judge)
-
-    def checks(self) -> list[Check]:
-        """Say how our dependencies and our own certificate are."""
-        found = self.engine.checks()
-        if self._certificates is not None:
-            found.append(Check("TLS certificate", self._certificates.health()))
-        return found
-
-    def measure(self) -> Iterator[Sample]:
-        """Yield how our parts are."""
-        yield from self.engine.measure()
-        if self.port is not None:
-            yield from self.port.measure()
-        if self._certificates is not None:
-            yield from self._certificates.measure()
-
-    def snapshot(self, lost: Mapping[str, int]) -> Snapshot:
-        """Return what this process, whose only worker this is, has counted.
-
-        Args:
-            lost: Lines, by the log's name.
-        """
-        return self.engine.metrics.snapshot(
-            itertools.chain(self.measure(), _of_the_process(lost))
-        )
-
-    def superseded(self, judge: Judge) -> None:
-        """Have *judge* decide again on what is open, and what comes, from now on."""
-        self._judge = judge
-        if self._judging is not None:
-            self._judging.cancel()
-        # Else as soon as it serves, or never again.
-        if self.port is not None and not self._is_closed:
-            judging = self.port.streams.keep_judged(judge)
-            self._judging = self.engine.background.spawn(judging)
-
-    def drain(self) -> None:
-        """Go on serving, and tell clients to come back on another connection."""
-        if self.port is not None:
-            self.port.drain()
-
-    async def retire(self, delay: float, grace: float) -> None:
-        """Leave new clients to others, and end.
-
-        Args:
-            delay: How long clients are given to hear of it, seconds.
-            grace: How long they have to finish after that, seconds.
-        """
-        if self.port is not None:
-            self.port.drain()
-            self.port.stop_accepting()
-            await self.port.emptied(delay)
-        await self.aclose(grace)
-
-    async def aclose(self, grace: float = 0.0) -> None:
-        """Stop accepting, give what is in flight *grace* seconds, close the rest."""
-        self._is_closed = True
-        if self.port is not None:
-            await self.port.close(grace)
-        await self._closing.aclose()
-
-
-class Gateway:
-    """A whole gateway in one process: a worker, probes and admin.
-
-    Args:
-        loaded: The configuration.
-        log: Takes an entry for each request.
-        clock: For claims and for durations.
-        reread: Loads the configuration again. Raises ConfigError.
-        lost: Says how many lines were lost, by the log's name.
-
-    Raises:
-        ValueError: A key that signs can't be used.
-    """
-
-    def __init__(
-        self,
-        loaded: Loaded,
-        log: Log,
-        *,
-        clock: Clock = CLOCK,
-        reread: Callable[[], Loaded] | None = None,
-        lost: Callable[[], Mapping[str, int]] = dict,
-    ) -> None:
-        self.metrics = Metrics()
-        self._settings = loaded.settings
-        self._log = log
-        self._lost = lost
-        self._clock = clock
-        self._reread = reread or (lambda: loaded)
-        self._token_key = secrets.token_bytes(32)
-        self.worker = self._made(loaded)
-        self._retiring: dict[Worker, asyncio.Task[None]] = {}
-        self._background = Background()
-        self._sockets: list[socket.socket] = []
-        self._started = self._is_draining = False
-        self._refused = ""  # why the configuration last read is not in force
-        self._reloads = Reloads()
-        self._closing = contextlib.AsyncExitStack()
-
-    @property
-    def engine(self) -> Engine:
-        """What decides now."""
-        return self.worker.engine
-
-    @property
-    def port(self) -> DataPort | None:
-        """The data port that accepts connections now."""
-        return self.worker.port
-
-    @property
-    def bound(self) -> Sequence[Address]:
-        """Where the data port listens."""
-        return self.port.bound if self.port else ()
-
-    async def start(self) -> None:
-        """Listen on every port, the data port last.
-
-        Raises:
-            OSError: A port or a socket can't be had.
-            ValueError: The certificate or its key can't be used.
-        """
-        closing = self._closing
-        self._private = closing.enter_context(private_directory(self._settings.admin))
-        self._sockets = bind_all(self._settings.server.listen)
-        closing.callback(self._release)
-        await closing.enter_async_context(
-            small_ports(
-                self._settings,
-                self._background.spawn,
-                started=lambda: self._started,
-                checks=self.checks,
-                revoke=self.revoke,
-                inquire=self.inquire,
-                order_keys=self.order_keys,
-                snapshots=self.snapshots,
-                keys=self.keys,
-            )
-        )
-        await self._start(self.worker)
-        self._started = True
-
-    def checks(self) -> list[Check]:
-        """Say how our dependencies are, and whether we are about to go."""
-        found = checks_of_life(self._refused, is_draining=self._is_draining)
-        return [*found, *self.worker.checks()]
-
-    async def snapshots(self) -> list[Snapshot]:
-        """Return what each process has counted: this one."""
-        ports = [each.port for each in self._retiring if each.port is not None]
-        samples = itertools.chain(
-            self.worker.measure(),
-            # Who retires still has connections.
-            *(each.measure() for each in ports),
-            self._reloads.measure(),
-            _of_the_process(self._lost()),
-        )
-        return [self.metrics.snapshot(samples)]
-
-    async def keys(self) -> KeyReport:
-        """Say how all keys are; see Engine.key_report."""
-        return self.engine.key_report()
-
-    async def revoke(self, orders: Orders) -> Told:
-        """Carry *orders* out; see Engine.revoke."""
-        return await self.engine.revocation_desk.carry_out(orders)
-
-    async def inquire(self, inquiry: Inquiry) -> Told:
-        """Say what the revocation list holds; see RevocationDesk.inquire."""
-        return await self.engine.revocation_desk.inquire(inquiry)
-
-    async def order_keys(self, order: KeyOrder) -> Told:
-        """Carry *order* out; see Engine.order_keys."""
-        return await self.engine.order_keys(order)
-
-    async def reload(self) -> None:
-        """Read the configuration again; put it in force if it is good (R103).
-
-        A worker of the new generation takes the same sockets, and once it serves, the
-        old one retires. Revocations in memory go on: they are one list.
-        """
-        loaded, refused = await read_again(self._reread, self._settings)
-        if loaded is not None:
-            refused = await self._succeed(loaded)
-        self._refused = refused
-        self._reloads.tell(refused, self.engine.generation)
-
-    async def _succeed(self, loaded: Loaded) -> str:
-        """Put *loaded* in force; return what is wrong with it, if it can't be."""
-        old = self.worker
-        goes_on = old.settings.store.is_memory and loaded.settings.store.is_memory
-        try:
-            new = self._made(loaded, old.engine.stores if goes_on else None)
-        except ValueError as error:
-            return str(error)
-        try:
-            await self._start(new)
-            trouble = worse(old.checks(), new.checks())
-        except (OSError, ValueError) as error:
-            trouble = str(error)
-        except BaseException:
-            await new.aclose()
-            raise
-        if trouble:
-            await new.aclose()
-            return trouble
-        self.worker = new
-        for each in (*self._retiring, old):
-            each.superseded(new.engine.judge)
-        server = old.settings.server
-        retiring = old.retire(server.drain_delay, server.drain_timeout)
-        task = self._retiring[old] = self._background.spawn(retiring)
-        task.add_done_callback(lambda _: self._retiring.pop(old, None))
-        return ""
-
-    async def stop(self) -> None:
-        """Say that we go, serve on, stop accepting, finish what is in flight (R101)."""
-        self._is_draining = True
-        server = self.worker.settings.server
-        logger.info(
-            "draining: %g s, then no new connections and up to %g s for the rest",
-            server.drain_delay,
-            server.drain_timeout,
-        )
-        self.worker.drain()
-        await asyncio.sleep(server.drain_delay)
-        self._release()
-        await asyncio.gather(
-            self.worker.retire(0, server.drain_timeout), *self._retiring.values()
-        )
-
-    async def aclose(self, grace: float = 0.0) -> None:
-        """Stop accepting, give what is in flight *grace* seconds, close the rest."""
-        self._started = False
-        self._release()
-        retiring = dict(self._retiring)
-        for task in retiring.values():
-            task.cancel()
-        await asyncio.gather(*retiring.values(), return_exceptions=True)
-        for worker in (*retiring, self.worker):
-            await worker.aclose(grace)
-        await self._closing.aclose()
-        await self._background.aclose()
-
-    def _made(self, loaded: Loaded, before: Stores | None = None) -> Worker:
-        """Make a worker that goes on with what *before* holds."""
-        return Worker(
-            loaded,
-            self._log,
-            clock=self._clock,
-            before=before,
-            token_key=self._token_key,
-            metrics=self.metrics,
-        )
-
-    async def _start(self, worker: Worker) -> None:
-        await worker.start([each.dup() for each in self._sockets], self._private)
-
-    def _release(self) -> None:
-        """Close our sockets: nobody is to wait in a queue that nobody serves."""
-        for each in self._sockets:
-            remove(each)
-            each.close()
-        self._sockets = []
-
-
-async def serve(
-    loaded: Loaded,
-    log: Log,
-    *,
-    on_ready: Callable[[Gateway], None] = lambda _: None,
-    reread: Callable[[], Loaded] | None = None,
-    lost: Callable[[], Mapping[str, int]] = dict,
-) -> None:
-    """Run a gateway until SIGTERM or SIGINT; a second one ends it at once.
-
-    Raises:
-        OSError: A port or a socket can't be had.
-        ValueError: A key or a certificate can't be used.
-    """
-    signals = Signals()
-    gateway = Gateway(loaded, log, reread=reread, lost=lost)
-    try:
-        if await unless(signals.stop, gateway.start()):
-            on_ready(gateway)
-            await unless(signals.stop, signals.each_reload(gateway.reload))
-            await unless(signals.force, gateway.stop())
-    finally:
-        await gateway.aclose()
-
-
 class GatewayMiddleware(Guard[Engine]):
     """Puts the gateway into an ASGI application (the third door).
 
@@ -952,7 +567,7 @@ class GatewayMiddleware(Guard[Engine]):
         super().__init__(
             app,
             make_engine=lambda: Engine(loaded, metrics=metrics),
-            own=_own_endpoints(lambda: self.engine, loaded.settings),
+            own=own_app(lambda: self.engine, loaded.settings),
             service=service,
             log=metrics.counting(log),
             random=secrets.token_bytes,
@@ -964,13 +579,7 @@ class GatewayMiddleware(Guard[Engine]):
         return "".join(render([self.engine.metrics.snapshot(samples)]))
 
 
-def _of_the_process(lost: Mapping[str, int]) -> Iterator[Sample]:
-    for log, lines in lost.items():
-        yield LOG_LOST, (log,), lines
-    yield from process.measure()
-
-
-def _own_endpoints(engine: Callable[[], Engine], settings: Settings) -> ASGIApp:
+def own_app(engine: Callable[[], Engine], settings: Settings) -> ASGIApp:
     """Return the app of our own endpoints, which ask whichever engine there is now."""
     server, logout = settings.server, None
     tickets = TicketEndpoint(

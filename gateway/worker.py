@@ -6,8 +6,8 @@ that a terminal or a service manager sends to everybody; it is told what to do b
 line, and when the line ends, so does it.
 
 Imports: gateway.app, gateway.asgi, gateway.channel, gateway.config.load,
-gateway.model, gateway.observe, gateway.proxy.standing, gateway.signals,
-gateway.tokens.key_status; uvloop.
+gateway.model, gateway.observe, gateway.proxy.standing, gateway.serving,
+gateway.signals, gateway.tokens.key_status; uvloop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NoReturn, Protocol
 
 import uvloop
 
-from gateway.app import Background, Log, Worker
+from gateway.app import Background, Log
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, order_with
 from gateway.asgi.probes import Check
 from gateway.asgi.revocation_list import Inquiry
@@ -37,6 +37,7 @@ from gateway.model import Unavailable
 from gateway.observe.metrics import dump
 from gateway.proxy import standing
 from gateway.proxy.standing import Standing, Verdict
+from gateway.serving import Worker
 from gateway.signals import unless
 from gateway.tokens import key_status
 

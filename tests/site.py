@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.app import Gateway
 from gateway.config.load import Loaded, load
 from gateway.identity.keys import new_key_pem
 from gateway.observe.access import Entry
+from gateway.serving import Gateway
 from tests.tokens import make
 
 ISSUER = "https://login.test.example"

@@ -19,7 +19,17 @@ LEVELS: list[set[str]] = [
     {"identity", "revocation"},
     {"decision"},
     {"proxy", "asgi", "adapters", "channel", "signals"},
-    {"app", "ports", "reload", "worker", "supervisor", "cli", "__init__", "__main__"}
+    {
+        "app",
+        "ports",
+        "reload",
+        "serving",
+        "worker",
+        "supervisor",
+        "cli",
+        "__init__",
+        "__main__",
+    }
     | {
         "key_desk",
         "logout_desk",

@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.app import Gateway
 from gateway.model import Unavailable
+from gateway.serving import Gateway
 from gateway.tokens.logout import EVENT
 from tests.backends import echoing, running
 from tests.site import CONFIG, ISSUER, Site, url

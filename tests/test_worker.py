@@ -294,7 +294,7 @@ async def test_it_says_why_it_can_t_start(tmp_path: Path) -> None:
     (tmp_path / "identity" / "1.pem").unlink()
     (tmp_path / "own.sock").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gateway.app.secrets.token_hex", lambda _: "x")
+        patch.setattr("gateway.serving.secrets.token_hex", lambda _: "x")
         (tmp_path / f"own.{os.getpid()}.x.sock").write_text("somebody's")
         async with worker(site) as line:
             said = json.loads(await line.hears("failed"))

@@ -4,8 +4,8 @@ One worker is this process itself: it starts as quickly and takes as little memo
 can, revocations in memory outlive a reload, and whoever starts services notices its
 death. Several are the supervisor's.
 
-Imports: gateway.app, gateway.cli, gateway.config, gateway.observe, gateway.supervisor,
-click, uvloop.
+Imports: gateway.cli, gateway.config, gateway.observe, gateway.serving,
+gateway.supervisor, click, uvloop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Protocol
 import click
 import uvloop
 
-from gateway.app import serve
 from gateway.cli.common import EXIT_CONFIG, config_option, loaded_or_exit, reading
 from gateway.cli.outages import summary
 from gateway.config.load import Loaded
@@ -31,6 +30,7 @@ from gateway.observe.access import Entry, to_colour, to_json
 from gateway.observe.logs import LineHandler, install
 from gateway.observe.turns import Turns
 from gateway.observe.writer import LogWriter
+from gateway.serving import serve
 
 logger = logging.getLogger("gateway")
 

@@ -15,10 +15,11 @@ from cryptography.fernet import Fernet
 from joserfc import jwk
 
 from bench.ports import free_port
-from gateway.app import CLOCK, Gateway
+from gateway.app import CLOCK
 from gateway.cli import main
 from gateway.config.load import load as load_config
 from gateway.identity.keys import signing_key_from_pem
+from gateway.serving import Gateway
 from gateway.tokens.fernet import FernetKeys, read_key
 from gateway.tokens.jwe import ALGORITHMS, ENCODINGS, sealing_key
 from gateway.tokens.key_status import KeyReport, KeySetStatus, KeyStatus, load

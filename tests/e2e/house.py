@@ -23,12 +23,12 @@ from unittest.mock import patch
 import jwt
 import uvloop
 
-from gateway.app import Gateway
 from gateway.asgi.own import KEY_SET_PATH
 from gateway.decision import Pending
 from gateway.model import Denial, Permit, RequestHead
 from gateway.observe.access import Entry
 from gateway.proxy.exchange import Exchange
+from gateway.serving import Gateway
 from tests.backends import Backend, Behaviour, Connection, Received, answer, running
 from tests.proxy.harness import Answer, Caller
 from tests.site import IDENTITY, Site

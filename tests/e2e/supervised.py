@@ -17,11 +17,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from gateway import supervisor as module
-from gateway.app import Worker
 from gateway.cli.common import reading
 from gateway.cli.serve import Streams
 from gateway.observe.access import to_json
 from gateway.observe.metrics import MEMORY, Snapshot
+from gateway.serving import Worker
 from gateway.supervisor import Supervisor, supervise
 
 tasks: list[asyncio.Task[None]] = []

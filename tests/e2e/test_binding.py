@@ -23,8 +23,9 @@ import httpx2
 import pytest
 
 from gateway.adapters.replays import RedisReplays
-from gateway.app import Gateway, GatewayMiddleware
+from gateway.app import GatewayMiddleware
 from gateway.asgi.revocations import RevocationOrder
+from gateway.serving import Gateway
 from gateway.tokens.certificates import thumbprint
 from gateway.tokens.dpop import AHEAD
 from tests.backends import Backend, echoing, running

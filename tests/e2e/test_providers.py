@@ -21,8 +21,8 @@ import httpx2
 import pytest
 
 from gateway.adapters.jwks import JwksClient, Timing
-from gateway.app import Gateway
 from gateway.observe.metrics import KEYS_REFRESHES
+from gateway.serving import Gateway
 from tests.backends import Backend, echoing, running
 from tests.e2e.providers import (
     ALGORITHMS,

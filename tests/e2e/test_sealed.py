@@ -18,9 +18,9 @@ import jwt
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from gateway.app import Gateway
 from gateway.asgi.revocations import RevocationOrder
 from gateway.config.sealed import jwe_keys
+from gateway.serving import Gateway
 from tests.backends import echoing, running
 from tests.sealed import SealedSite, bearer, wrapped
 from tests.site import raw, url

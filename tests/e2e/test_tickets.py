@@ -14,9 +14,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.app import Gateway, GatewayMiddleware
+from gateway.app import GatewayMiddleware
 from gateway.asgi.revocations import RevocationOrder
 from gateway.observe.access import to_json
+from gateway.serving import Gateway
 from tests.backends import Backend, echoing, running
 from tests.redis_server import RedisServer
 from tests.site import POLICY, Site, url

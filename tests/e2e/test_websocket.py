@@ -26,8 +26,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
-from gateway.app import Gateway
 from gateway.proxy import tunnel
+from gateway.serving import Gateway
 from gateway.wire.frames import (
     BINARY,
     CLOSE,

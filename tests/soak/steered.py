@@ -17,11 +17,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from gateway import app
-from gateway.app import Worker
 from gateway.cli.serve import command
 from gateway.observe.metrics import Snapshot
 from gateway.proxy.names import Found, Names
 from gateway.proxy.server import DataPort
+from gateway.serving import Worker
 
 _snapshot = Worker.snapshot
 
