@@ -362,7 +362,7 @@ async def gate_to(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = unused.getsockname()[1]
-    limits = timeouts or Timeouts(connect=1.0)
+    limits = timeouts or Timeouts()  # a SYN that was lost is sent again after 1 s
     known = {"nowhere": at("127.0.0.1", nobody, name="nowhere", timeout=limits)}
     if backend is not None:
         urls = tuple(url_of(one) for one in (backend, *others))
