@@ -2,9 +2,10 @@
 
     python -m bench.snapshot redis://127.0.0.1:6379/0 1000000
 
-A process of its own: what it holds is then the mirror's. It prints three numbers: the
+A process of its own: what it holds is then the mirror's. It prints four numbers: the
 seconds until the mirror counts, the longest time in which the loop did nothing else,
-and the bytes that each entry takes.
+how long that was in as many seconds in which there was nothing to do, and the bytes
+that each entry takes.
 
 Imports: bench.pace, bench.results, gateway.
 """
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable
 
 from bench.pace import WrongError
 from bench.processes import resident
@@ -55,7 +57,7 @@ def snapshot(port: int, entries: int, rounds: int) -> list[Figure]:
         if said.returncode:
             raise WrongError(said.stderr.strip().rpartition("\n")[2])
         found.append(tuple(json.loads(said.stdout)))
-    took, stall, size = zip(*found, strict=True)
+    took, stall, idle, size = zip(*found, strict=True)
     note = f"{entries:,} entries in Redis, a process that does nothing else"
     return [
         Figure("a mirror's snapshot", "snapshot", "s", took, note=note),
@@ -66,6 +68,13 @@ def snapshot(port: int, entries: int, rounds: int) -> list[Figure]:
             tuple(each * 1e3 for each in stall),
             most=5.0,
             note="by which a beat of 1 ms is late",
+        ),
+        Figure(
+            "the same with nothing to do",
+            "snapshot",
+            "ms",
+            tuple(each * 1e3 for each in idle),
+            note="what the machine does to a process, in as long a time",
         ),
         Figure(
             "each entry of a mirror",
@@ -98,8 +107,8 @@ def _written() -> bytes:
     return b"*%d\r\n%b" % (len(words), parts)
 
 
-async def _learn(url: str, entries: int) -> tuple[float, float, float]:
-    clock = Clock(time.time, time.monotonic)
+async def _latest(work: Awaitable[None]) -> float:
+    """Return by how much a beat was late at most, in seconds, while *work* was done."""
     worst = 0.0
 
     async def beat() -> None:
@@ -109,21 +118,29 @@ async def _learn(url: str, entries: int) -> tuple[float, float, float]:
             await asyncio.sleep(BEAT)
             worst = max(worst, time.monotonic() - due)
 
-    mirror = MirroredRevocations(url, clock)
+    beating = asyncio.ensure_future(beat())
+    await work
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+    return worst
+
+
+async def _learn(url: str, entries: int) -> tuple[float, float, float, float]:
+    mirror = MirroredRevocations(url, Clock(time.time, time.monotonic))
     gc.collect()
     before, begun = resident(os.getpid()), time.monotonic()
-    tasks = [asyncio.ensure_future(work) for work in (beat(), mirror.run())]
-    await mirror.ready(PATIENCE)
+    running = asyncio.ensure_future(mirror.run())
+    worst = await _latest(mirror.ready(PATIENCE))
     took = time.monotonic() - begun
     if not mirror.is_live or len(mirror) != entries:
         raise WrongError(f"{len(mirror)} of {entries} are known: {mirror.health()}")
     gc.collect()
     size = (resident(os.getpid()) - before) / entries
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
     await mirror.aclose()
-    return took, worst, size
+    idle = await _latest(asyncio.sleep(took))
+    return took, worst, idle, size
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from tests.redis_server import RedisServer, start_redis
 # tested beside it, or several processes share the tests.
 settings.register_profile("patient", deadline=None)
 settings.register_profile("brief", deadline=None, max_examples=25)
-if "PYTEST_XDIST_WORKER" in os.environ:
+SHARED = "PYTEST_XDIST_WORKER" in os.environ
+if SHARED:
     settings.load_profile("patient")
 
 LONG = 40  # characters; a digest, a token or a key has more
@@ -35,6 +36,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 ALONE = {"soak"}  # they measure how long something takes
+LONGEST = {"soak", "e2e", "tests"}  # the last one has whole fleets, too
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: at the end each process has little left."""
+    if SHARED:
+        items.sort(key=lambda item: item.path.parent.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +53,7 @@ def turn(
 
     Who waits to be alone waits at the door, past which nobody goes meanwhile.
     """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if not SHARED:
         yield
         return
     alone = request.path.parent.name in ALONE or request.node.get_closest_marker(

@@ -323,9 +323,10 @@ def test_a_list_is_filled_before_the_gateway_starts() -> None:
 def test_a_mirror_learns_what_the_store_was_filled_with() -> None:
     """All of it, or there are no figures."""
     with start_redis() as store:
-        took, stall, size = snapshot(store.port, 2_000, 1)
+        took, stall, idle, size = snapshot(store.port, 2_000, 1)
         assert 0 < took.value < 60
         assert 0 < stall.value < 60_000
+        assert 0 < idle.value < 60_000
         assert size.value > 0
         # What is there already is not what it was filled with.
         with pytest.raises(WrongError, match="4000 of 2000 are known"):
