@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
-from gateway import app
+from gateway import serving
 from gateway.cli.serve import command
 from gateway.observe.metrics import Snapshot
 from gateway.proxy.names import Found, Names
@@ -40,7 +40,7 @@ if __name__ == "__main__":
     address = Path("name_server").read_text(encoding="ascii")
     find = Names(nobody, nameservers=[address]).find
     with (
-        patch.object(app, "DataPort", functools.partial(DataPort, resolve=find)),
+        patch.object(serving, "DataPort", functools.partial(DataPort, resolve=find)),
         patch.object(Worker, "snapshot", snapshot),
     ):
         command()
