@@ -36,7 +36,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 ALONE = {"soak"}  # they measure how long something takes
-LONGEST = {"soak", "e2e", "tests"}  # the last one has whole fleets, too
+LONGEST = {"soak", "e2e", "tests", "proxy", "adapters"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,6 +23,7 @@ class Peer:
         self.port = 0
         self._is_closed = False
         self._served: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -34,14 +35,18 @@ class Peer:
         if self._is_closed:  # it was on its way when the last ones were ended
             writer.transport.abort()
             return
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._served.add(task)
+        self._writers.add(writer)
+        self._served.add(asyncio.ensure_future(self._serve(reader, writer)))
 
     async def close(self) -> None:
         self._is_closed = True
         for task in self._served:
             task.cancel()
         await asyncio.gather(*self._served, return_exceptions=True)
+        # Also of those that ended before they had begun.
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -61,6 +66,7 @@ class Peer:
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
+            self._writers.discard(writer)
 
 
 @asynccontextmanager
