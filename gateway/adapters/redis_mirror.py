@@ -61,8 +61,8 @@ _LOG = logging.getLogger(__name__)
 
 BEAT = 0.250  # seconds between two of these, when nothing happens
 AGAIN = 0.050  # seconds, doubled up to BEAT, until a lost store is asked again
-PAGE = 200  # keys of a snapshot in one exchange
-SLICE = 50  # entries applied in one turn of the loop: less than a millisecond
+PAGE = 100  # keys of a snapshot in one exchange
+SLICE = 25  # entries applied in one turn of the loop: half a millisecond
 PATIENCE = 5.0  # seconds for a part of a snapshot: nobody waits for it
 POLL, LONGEST_POLL = 0.002, 0.050  # seconds between two looks whether it is in force
 _NAME_BYTES = 8
