@@ -25,7 +25,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import compress
-from mmap import PAGESIZE, mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
 
 from gateway.model import Principal
 from gateway.revocation.entries import LISTED, Kind, Revocation, is_revoked
@@ -54,7 +54,9 @@ class _Shard:
             held = memoryview(bytearray(size))
         else:
             size = -(-size // PAGESIZE) * PAGESIZE
-            held, room = memoryview(mmap(-1, size)), size // _ROW
+            # Private: what Python maps by itself, a child would write into with us.
+            pages = mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+            held, room = memoryview(pages), size // _ROW
         self.heads = held[: 8 * room].cast("Q")  # the first 8 bytes of a name
         self.tails = held[8 * room : 16 * room].cast("Q")  # the last 8
         self.ends = held[16 * room : _ROW * room].cast("I")  # Unix seconds

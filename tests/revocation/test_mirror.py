@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
+from mmap import PAGESIZE
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.model import ANONYMOUS, Principal
 from gateway.revocation.entries import CUTOFFS, KINDS, LISTED, Kind, Revocation, names
-from gateway.revocation.mirror import Mirror, merge
+from gateway.revocation.mirror import Mirror, _Shard, merge
 from gateway.tokens.fingerprints import SIZE, fingerprints
 
 NOW = 1_000_000.0  # Unix seconds
@@ -135,6 +138,42 @@ def test_whoever_chooses_names_that_lie_side_by_side_makes_nothing_wrong() -> No
     assert {each.until for each in held} == {NOW + 20}
     assert held.put(entry("token", name=chosen[1]), NOW + 10)
     assert [each.name for each in held] == sorted([*chosen[::3], chosen[1]])
+    for _ in range(256):
+        held.sweep(NOW + 20)
+    assert [each.name for each in held] == [chosen[1]]
+
+
+def test_columns_have_little_room_that_nobody_uses() -> None:
+    """Two pages and a thirtieth of them at most, whatever there is."""
+    shard = _Shard()
+    for count in range(1, 20_000):
+        shard.insert(count - 1, count, 0, 1)
+        spare = len(shard.heads) - count
+        assert spare <= count // 32 + 2 * PAGESIZE // 20
+
+
+FORKING = """
+import os
+from gateway.revocation.entries import Revocation
+from gateway.revocation.mirror import Mirror
+
+held = Mirror()
+for number in range(1_000):
+    held.put(Revocation("token", b"%016d" % number, 0.0, 9e8), 0.0)
+before = list(held)
+child = os.fork()
+if not child:
+    held.put(Revocation("token", bytes(16), 0.0, 9e8), 0.0)
+    held.put(Revocation("token", b"%016d" % 0, 0.0, 2e9), 0.0)
+    os._exit(0)
+os.waitpid(child, 0)
+assert list(held) == before
+"""
+
+
+def test_a_child_writes_into_memory_of_its_own() -> None:
+    """Also where that is in pages from the system, which can be had as shared ones."""
+    subprocess.run([sys.executable, "-c", FORKING], check=True, timeout=30)
 
 
 def test_the_newest_number_of_a_block_counts() -> None:
