@@ -12,14 +12,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from starlette.types import ASGIApp
 
-from gateway.asgi import api_keys, revocation_list, revocations
 from gateway.asgi.admin import admin
+from gateway.asgi.api_keys import KeyOrder, Told
 from gateway.asgi.probes import Check, probes
+from gateway.asgi.revocation_list import Inquiry
+from gateway.asgi.revocations import Orders
 from gateway.asgi.servers import SmallServer
 from gateway.config.settings import Admin, Settings
 from gateway.observe.metrics import Snapshot
@@ -28,20 +31,24 @@ from gateway.signals import Spawn
 from gateway.tokens.key_status import KeyReport
 
 
+class Whole(Protocol):
+    """A whole gateway, as it answers at these ports."""
+
+    has_started: bool  # the data port has accepted connections
+
+    def checks(self) -> Sequence[Check]: ...
+    async def snapshots(self) -> Sequence[Snapshot]: ...
+    async def keys(self) -> KeyReport: ...
+    async def revoke(self, orders: Orders, /) -> Told: ...
+    async def inquire(self, inquiry: Inquiry, /) -> Told: ...
+    async def order_keys(self, order: KeyOrder, /) -> Told: ...
+
+
 @contextlib.asynccontextmanager
 async def small_ports(
-    settings: Settings,
-    spawn: Spawn,
-    *,
-    started: Callable[[], bool],
-    checks: Callable[[], Sequence[Check]],
-    revoke: revocations.CarryOut,
-    inquire: revocation_list.Inquire,
-    order_keys: api_keys.CarryOut,
-    snapshots: Callable[[], Awaitable[Sequence[Snapshot]]],
-    keys: Callable[[], Awaitable[KeyReport]],
+    settings: Settings, spawn: Spawn, whole: Whole
 ) -> AsyncIterator[None]:
-    """Open the ports that *settings* names; close them at the end.
+    """Open the ports that *settings* names, for *whole*; close them at the end.
 
     Raises:
         OSError: A port or a socket can't be had.
@@ -54,10 +61,13 @@ async def small_ports(
             closing.push_async_callback(server.stop)
 
         if settings.probes is not None:
-            await serve(probes(started, checks, snapshots), bind(settings.probes))
+            app = probes(lambda: whole.has_started, whole.checks, whole.snapshots)
+            await serve(app, bind(settings.probes))
         if settings.admin is not None:
             listen, token = settings.admin.listen, settings.admin.token
-            app = admin(revoke, inquire, order_keys, keys, token)
+            app = admin(
+                whole.revoke, whole.inquire, whole.order_keys, whole.keys, token
+            )
             await serve(app, bind(listen))
             if listen.path:
                 closing.callback(Path(listen.path).unlink, missing_ok=True)

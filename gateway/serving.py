@@ -49,38 +49,15 @@ class Worker:
     """One generation at work: it serves clients on sockets that others own.
 
     Args:
-        loaded: The configuration.
+        engine: What decides; the worker's own from now on.
         log: Takes an entry for each request.
-        clock: For claims and for durations.
-        before: The stores of an earlier generation, when this one goes on with them.
-        token_key: Of the process: the log's names for tokens and ephemeral keys come
-            from it; None: one of its own.
-        metrics: Of the process, which outlive a generation; None: its own.
-
-    Raises:
-        ValueError: A key that signs can't be used.
     """
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        log: Log,
-        *,
-        clock: Clock = CLOCK,
-        before: Stores | None = None,
-        token_key: bytes | None = None,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self.settings = loaded.settings
-        self.engine = Engine(
-            loaded,
-            clock=clock,
-            before=before,
-            token_key=token_key,
-            metrics=metrics,
-        )
-        self._log = self.engine.metrics.counting(
-            log if loaded.settings.log_access else unlogged
+    def __init__(self, engine: Engine, log: Log) -> None:
+        self.settings = engine.settings
+        self.engine = engine
+        self._log = engine.metrics.counting(
+            log if self.settings.log_access else unlogged
         )
         self._closing = contextlib.AsyncExitStack()
         self.port: DataPort | None = None
@@ -222,7 +199,7 @@ class Gateway:
         self._retiring: dict[Worker, asyncio.Task[None]] = {}
         self._background = Background()
         self._sockets: list[socket.socket] = []
-        self._started = self._is_draining = False
+        self.has_started = self._is_draining = False
         self._refused = ""  # why the configuration last read is not in force
         self._reloads = Reloads()
         self._closing = contextlib.AsyncExitStack()
@@ -254,20 +231,10 @@ class Gateway:
         self._sockets = bind_all(self._settings.server.listen)
         closing.callback(self._release)
         await closing.enter_async_context(
-            small_ports(
-                self._settings,
-                self._background.spawn,
-                started=lambda: self._started,
-                checks=self.checks,
-                revoke=self.revoke,
-                inquire=self.inquire,
-                order_keys=self.order_keys,
-                snapshots=self.snapshots,
-                keys=self.keys,
-            )
+            small_ports(self._settings, self._background.spawn, self)
         )
         await self._start(self.worker)
-        self._started = True
+        self.has_started = True
 
     def checks(self) -> list[Check]:
         """Say how our dependencies are, and whether we are about to go."""
@@ -360,7 +327,7 @@ class Gateway:
 
     async def aclose(self, grace: float = 0.0) -> None:
         """Stop accepting, give what is in flight *grace* seconds, close the rest."""
-        self._started = False
+        self.has_started = False
         self._release()
         retiring = dict(self._retiring)
         for task in retiring.values():
@@ -373,14 +340,14 @@ class Gateway:
 
     def _made(self, loaded: Loaded, before: Stores | None = None) -> Worker:
         """Make a worker that goes on with what *before* holds."""
-        return Worker(
+        engine = Engine(
             loaded,
-            self._log,
             clock=self._clock,
             before=before,
             token_key=self._token_key,
             metrics=self.metrics,
         )
+        return Worker(engine, self._log)
 
     async def _start(self, worker: Worker) -> None:
         await worker.start([each.dup() for each in self._sockets], self._private)

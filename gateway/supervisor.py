@@ -226,7 +226,7 @@ class Supervisor:
         self._wanted: asyncio.Queue[_Wanted] = asyncio.Queue()
         self._background = Background()
         self._ended: Snapshot = {}  # what workers that are no more have counted
-        self._has_started = self._is_draining = False
+        self.has_started = self._is_draining = False
         self._refused = ""  # why the configuration last read is not in force
         self._reloads = Reloads()
 
@@ -307,22 +307,10 @@ class Supervisor:
             ):
                 self.slots.append(Slot(number, own))
             closing.callback(self._release)
-            await closing.enter_async_context(
-                small_ports(
-                    settings,
-                    spawn,
-                    started=lambda: self._has_started,
-                    checks=self.checks,
-                    revoke=self.revoke,
-                    inquire=self.inquire,
-                    order_keys=self.order_keys,
-                    snapshots=self.snapshots,
-                    keys=self.keys,
-                )
-            )
+            await closing.enter_async_context(small_ports(settings, spawn, self))
             closing.push_async_callback(self._all_gone)
             if await unless(signals.stop, self._start()):
-                self._has_started = True
+                self.has_started = True
                 on_ready(self)
                 watching = spawn(self._watch())
                 await unless(signals.stop, signals.each_reload(self.reload))

@@ -26,7 +26,7 @@ from typing import Any, NoReturn, Protocol
 
 import uvloop
 
-from gateway.app import Background, Log
+from gateway.app import Background, Engine, Log
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, order_with
 from gateway.asgi.probes import Check
 from gateway.asgi.revocation_list import Inquiry
@@ -138,9 +138,8 @@ class Process:
         listening.add_done_callback(lambda _: self._asked_to_go.set())
         try:
             birth = self._birth
-            worker = self._worker = Worker(
-                birth.loaded, birth.logs.put, token_key=birth.token_key
-            )
+            engine = Engine(birth.loaded, token_key=birth.token_key)
+            worker = self._worker = Worker(engine, birth.logs.put)
             starting = worker.start(birth.sockets, birth.private)
             if await unless(self._asked_to_go, starting):
                 channel.tell("ready", report(worker.checks()))

@@ -22,24 +22,28 @@ from gateway.tokens.key_status import KeyReport
 from tests.site import Site
 
 
-async def snapshots() -> list[Snapshot]:
-    return [{CONFIG.name: {("g1",): [1.0]}}]
+class Whole:
+    """Answers with what tells that it was asked."""
 
+    has_started = True
 
-async def keys() -> KeyReport:
-    return KeyReport((), ())
+    def checks(self) -> list[Check]:
+        return [Check("x", "away", fatal=True)]
 
+    async def snapshots(self) -> list[Snapshot]:
+        return [{CONFIG.name: {("g1",): [1.0]}}]
 
-async def revoke(orders: Orders) -> Told:
-    return {"orders": [{"until": 7.0} for _ in orders.each]}
+    async def keys(self) -> KeyReport:
+        return KeyReport((), ())
 
+    async def revoke(self, orders: Orders) -> Told:
+        return {"orders": [{"until": 7.0} for _ in orders.each]}
 
-async def inquire(inquiry: Inquiry) -> Told:
-    return {"verb": inquiry.verb}
+    async def inquire(self, inquiry: Inquiry) -> Told:
+        return {"verb": inquiry.verb}
 
-
-async def order_keys(order: KeyOrder) -> Told:
-    return {"verb": order.verb}
+    async def order_keys(self, order: KeyOrder) -> Told:
+        return {"verb": order.verb}
 
 
 async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
@@ -49,17 +53,7 @@ async def test_they_answer_with_what_they_are_given(tmp_path: Path) -> None:
     background = Background()
     path = tmp_path / "admin.sock"
     async with (
-        small_ports(
-            settings,
-            background.spawn,
-            started=lambda: True,
-            checks=lambda: [Check("x", "away", fatal=True)],
-            revoke=revoke,
-            inquire=inquire,
-            order_keys=order_keys,
-            snapshots=snapshots,
-            keys=keys,
-        ),
+        small_ports(settings, background.spawn, Whole()),
         httpx2.AsyncClient(trust_env=False) as http,
         httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(path))) as admin,
     ):
@@ -90,17 +84,7 @@ async def test_what_can_t_be_opened_closes_the_rest(tmp_path: Path) -> None:
     )
     background = Background()
     with pytest.raises(OSError, match=str(taken)):
-        async with small_ports(
-            settings,
-            background.spawn,
-            started=lambda: True,
-            checks=list,
-            revoke=revoke,
-            inquire=inquire,
-            order_keys=order_keys,
-            snapshots=snapshots,
-            keys=keys,
-        ):
+        async with small_ports(settings, background.spawn, Whole()):
             raise AssertionError
     async with httpx2.AsyncClient(trust_env=False) as http:
         with pytest.raises(httpx2.ConnectError):

@@ -213,7 +213,7 @@ async def test_a_worker_may_be_superseded_before_it_serves(tmp_path: Path) -> No
     async with running(silent) as backend:
         site = Site(tmp_path, upstream=f"http://127.0.0.1:{backend.port}")
         loaded = site.load()
-        worker = Worker(loaded, site.log.append)
+        worker = Worker(Engine(loaded), site.log.append)
         sockets = bind_all(loaded.settings.server.listen)
         judged: list[str] = []
 
