@@ -13,13 +13,14 @@ from hypothesis import settings
 
 from tests.redis_server import RedisServer, start_redis
 
-# How long an example takes says nothing while each line is counted, another Python is
-# tested beside it, or several processes share the tests.
+# How long an example takes says nothing while each line is counted, and little where
+# several processes share the tests: there it has ten times what Hypothesis allows.
 settings.register_profile("patient", deadline=None)
-settings.register_profile("brief", deadline=None, max_examples=25)
+settings.register_profile("shared", deadline=2_000)  # milliseconds
+settings.register_profile("brief", deadline=2_000, max_examples=25)
 SHARED = "PYTEST_XDIST_WORKER" in os.environ
 if SHARED:
-    settings.load_profile("patient")
+    settings.load_profile("shared")
 
 LONG = 40  # characters; a digest, a token or a key has more
 EPOCH = 1e9  # Unix seconds; what is larger is a time of this run
@@ -49,16 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def turn(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Have no test beside one that is `alone`, where processes share the tests.
+    """Have no test beside one that is alone, where processes share the tests.
 
     Who waits to be alone waits at the door, past which nobody goes meanwhile.
     """
     if not SHARED:
         yield
         return
-    alone = request.path.parent.name in ALONE or request.node.get_closest_marker(
-        "alone"
-    )
+    alone = request.path.parent.name in ALONE
     place = tmp_path_factory.getbasetemp().parent  # of all the processes
     with (place / "room").open("w") as room:
         with (place / "door").open("w") as door:

@@ -19,6 +19,7 @@ class Peer:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.commands: list[Command] = []
+        self.greetings: list[Command] = []  # CLIENT, whatever it says
         self.connections = 0
         self.port = 0
         self._is_closed = False
@@ -58,6 +59,7 @@ class Peer:
                 parser.feed(received)
                 while (command := parser.gets()) is not False:
                     if command[0].upper() == b"CLIENT":
+                        self.greetings.append(command)
                         writer.write(b"+OK\r\n")
                     else:
                         self.commands.append(command)

@@ -29,7 +29,7 @@ from bench.ports import free_port
 from gateway.adapters.api_keys import RedisApiKeys
 from gateway.adapters.redis_line import Call, Line, Reply, Script
 from gateway.adapters.redis_mirror import MirroredRevocations
-from gateway.adapters.redis_places import NoMaster
+from gateway.adapters.redis_places import NoMaster, hang_up, places_of
 from gateway.adapters.redis_store import RedisRevocations
 from gateway.adapters.replays import RedisReplays
 from gateway.adapters.tickets import RedisTickets
@@ -61,6 +61,14 @@ async def line_to(url: str, *, within: float = 5.0) -> AsyncIterator[Line]:
         yield made
     finally:
         await made.aclose()
+
+
+async def test_a_new_connection_says_nothing_about_its_library() -> None:
+    """That is two round trips, and a command that not everybody may run."""
+    async with peer(says(b"")) as store:
+        connection = await places_of(store.url, connect_timeout=5.0).open()
+        await hang_up(connection)
+        assert store.greetings == [[b"CLIENT", b"SETNAME", b"auth-gateway"]]
 
 
 async def ask(line: Line) -> Reply:
