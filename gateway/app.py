@@ -2,7 +2,7 @@
 
 The only module that names the `time` module, makes background tasks and knows every
 room. An Engine decides; gateway.serving puts a data port, probes and an admin
-port around it; GatewayMiddleware puts it into somebody's ASGI app.
+port around it; gateway.door puts it into somebody's ASGI app.
 
 Imports: every room.
 """
@@ -10,35 +10,22 @@ Imports: every room.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
-import os
 import secrets
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.adapters.introspection import IntrospectionClient
 from gateway.adapters.jwks import JwksClient
 from gateway.adapters.openings import Openings
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
-from gateway.asgi.logout import LogoutEndpoint
-from gateway.asgi.middleware import Guard
-from gateway.asgi.own import own_endpoints
 from gateway.asgi.probes import Check
 from gateway.asgi.revocations import Orders, RevocationOrder
-from gateway.asgi.tickets import TicketEndpoint
 from gateway.clock import Clock
-from gateway.config.load import Loaded, load
-from gateway.config.settings import (
-    Address,
-    Settings,
-    Upstream,
-    UpstreamUrl,
-)
+from gateway.config.load import Loaded
+from gateway.config.settings import Address, Upstream, UpstreamUrl
 from gateway.credentials import (
     Rereading,
     authenticators,
@@ -69,8 +56,7 @@ from gateway.model import (
     TicketNeeded,
     Unavailable,
 )
-from gateway.observe import process
-from gateway.observe.access import Entry, to_json, unlogged
+from gateway.observe.access import Entry
 from gateway.observe.metrics import (
     CONFIG,
     MIRROR_AGE,
@@ -81,18 +67,14 @@ from gateway.observe.metrics import (
     STORE_UP,
     Metrics,
     Sample,
-    render,
 )
 from gateway.observe.token_hash import TokenHash
-from gateway.observe.writer import LogWriter
 from gateway.proxy.gate import Gate
 from gateway.proxy.standing import Standing, Verdict
 from gateway.revocation_desk import RevocationDesk
 from gateway.signers import Signers
 from gateway.stores import Stores, stores_of
-from gateway.tokens.api_key import (
-    ApiKeyAuthenticator,
-)
+from gateway.tokens.api_key import ApiKeyAuthenticator
 from gateway.tokens.cache import VerifiedTokens
 from gateway.tokens.key_status import KeyReport
 from gateway.tokens.tickets import (
@@ -107,9 +89,6 @@ from gateway.tokens.tickets import (
 from gateway.wire.credential import KeyPlace, extract, without_ticket
 from gateway.wire.headers import Hygiene
 from gateway.wire.websocket import tokens_in
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
 
 logger = logging.getLogger("gateway")
 
@@ -529,62 +508,3 @@ class Engine:
     def is_revoked(self, principal: Principal) -> bool:
         """Tell whether *principal* has been revoked, as far as it is known here."""
         return self.stores.revocations.check_now(principal) is True
-
-
-class GatewayMiddleware(Guard[Engine]):
-    """Puts the gateway into an ASGI application (the third door).
-
-        app = GatewayMiddleware(app, config="gateway.toml", service="orders")
-
-    Args:
-        app: The application; it receives what an upstream would.
-        config: gateway.toml, or several files that overlay one another.
-        service: Whose routes lead to *app*.
-        log: Takes an entry for each request; default: JSON lines on stdout.
-
-    Raises:
-        ConfigError: With every problem of the configuration.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        config: str | Path | Sequence[str | Path] = "gateway.toml",
-        service: str,
-        log: Log | None = None,
-    ) -> None:
-        named = [config] if isinstance(config, str | Path) else config
-        loaded = load([Path(each) for each in named], env=os.environ)
-        services = {route.service for route in loaded.policy.routes}
-        if service not in services:
-            known = ", ".join(sorted(services))
-            raise ValueError(f"no service {service!r} in the policies; known: {known}")
-        if log is None:
-            is_on = loaded.settings.log_access
-            log = LogWriter(sys.stdout.fileno(), to_json).put if is_on else unlogged
-        metrics = Metrics()
-        super().__init__(
-            app,
-            make_engine=lambda: Engine(loaded, metrics=metrics),
-            own=own_app(lambda: self.engine, loaded.settings),
-            service=service,
-            log=metrics.counting(log),
-            random=secrets.token_bytes,
-        )
-
-    def metrics(self) -> str:
-        """Return what was counted, for a /metrics of the application's own."""
-        samples = itertools.chain(self.engine.measure(), process.measure())
-        return "".join(render([self.engine.metrics.snapshot(samples)]))
-
-
-def own_app(engine: Callable[[], Engine], settings: Settings) -> ASGIApp:
-    """Return the app of our own endpoints, which ask whichever engine there is now."""
-    server, logout = settings.server, None
-    tickets = TicketEndpoint(
-        lambda head: engine().give_ticket(head), server.trusted_proxies
-    )
-    if settings.takes_logouts:
-        logout = LogoutEndpoint(lambda token: engine().log_out(token))
-    return own_endpoints(server.own_prefix, lambda: engine().key_set(), tickets, logout)

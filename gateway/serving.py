@@ -3,9 +3,9 @@
 A Worker is one generation of the configuration at work. A Gateway is a whole one in one
 process: a worker, its successors, probes and admin. `serve` runs it until a signal.
 
-Imports: gateway.app, gateway.asgi, gateway.clock, gateway.config, gateway.observe,
-gateway.ports, gateway.proxy, gateway.reload, gateway.signals, gateway.stores,
-gateway.tokens.
+Imports: gateway.app, gateway.asgi, gateway.clock, gateway.config, gateway.door,
+gateway.observe, gateway.ports, gateway.proxy, gateway.reload, gateway.signals,
+gateway.stores, gateway.tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gateway.app import CLOCK, Background, Engine, Log, own_app
+from gateway.app import CLOCK, Background, Engine, Log
 from gateway.asgi.api_keys import KeyOrder, Told
 from gateway.asgi.probes import Check
 from gateway.asgi.revocation_list import Inquiry
@@ -29,6 +29,7 @@ from gateway.asgi.servers import SmallServer
 from gateway.clock import Clock
 from gateway.config.load import Loaded
 from gateway.config.settings import Address
+from gateway.door import own_app
 from gateway.observe import process
 from gateway.observe.access import unlogged
 from gateway.observe.metrics import LOG_LOST, Metrics, Sample, Snapshot

@@ -21,6 +21,7 @@ LEVELS: list[set[str]] = [
     {"proxy", "asgi", "adapters", "channel", "signals"},
     {
         "app",
+        "door",
         "ports",
         "reload",
         "serving",
@@ -63,7 +64,7 @@ ONLY_IN: dict[str, str] = {
     "jwt": "tokens identity backend cli",
     "pydantic": "config",
     "redis": "adapters",
-    "starlette": "asgi app ports",
+    "starlette": "asgi door ports",
     "uvicorn": "asgi",
     "uvloop": "worker cli",
 }

@@ -8,8 +8,8 @@ makes nobody a caller he isn't; only a set of which nothing was ever heard is an
 Of each key it is remembered since when it is held, whether it has verified a token, and
 for a while that it was withdrawn: operators ask.
 
-Imports: gateway.adapters.issuer_http, gateway.clock, gateway.config.settings,
-gateway.model, gateway.observe.metrics, gateway.tokens.jwks, gateway.tokens.key_status,
+Imports: gateway.adapters, gateway.clock, gateway.config.settings, gateway.model,
+gateway.observe.metrics, gateway.tokens.jwks, gateway.tokens.key_status,
 gateway.tokens.thumbprints, httpx2.
 """
 
@@ -17,31 +17,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx2
 
-from gateway.adapters.issuer_http import (
-    IssuerHttp,
-    Resolve,
-    SourceFailed,
-    resolve_name,
-)
+from gateway.adapters.issuer_http import Resolve, SourceFailed, resolve_name
+from gateway.adapters.key_sources import USUAL, KeyFile, KeyUrl, Loaded, Source, Timing
 from gateway.clock import Clock
 from gateway.config.settings import Issuer
 from gateway.model import KeyNeeded, Unavailable, VerificationKey
 from gateway.observe.metrics import KEYS, KEYS_AGE, KEYS_REFRESHES, Sample
 from gateway.tokens.jwks import (
     HMAC_BYTES,
-    MAX_SET,
     KeyRefused,
     KeySet,
     key_from_pem,
     key_from_secret,
-    parse_key_set,
 )
 from gateway.tokens.key_status import KeySetStatus, KeyStatus, State
 from gateway.tokens.thumbprints import public_members, thumbprint
@@ -51,20 +42,6 @@ logger = logging.getLogger("gateway.jwks")
 MAX_GONE = 10  # withdrawn keys of an issuer that are remembered
 
 OnChange = Callable[[str], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Every time that plays a part here, in seconds."""
-
-    answer: float = 2.0  # for one document, from the look-up of the name to its end
-    asked_again: float = 30.0  # between refreshes because of an unknown key
-    first: float = 1.0  # between attempts while nothing was ever loaded
-    after_failure: float = 60.0  # between attempts of the background refresh
-    shortest: float = 60.0  # bounds of what a source may say about freshness
-    longest: float = 3600.0
-    unsaid: float = 300.0  # where it says nothing; files are looked at as often
-    stale: float = 24 * 3600.0  # the last good set is used no longer than this
 
 
 class JwksClient:
@@ -88,7 +65,7 @@ class JwksClient:
         clock: Clock,
         *,
         on_change: OnChange = lambda _name: None,
-        timing: Timing = Timing(),
+        timing: Timing = USUAL,
         resolve: Resolve = resolve_name,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
@@ -221,11 +198,11 @@ class JwksClient:
             self._held[issuer.name] = held = _Held(issuer.name, "pem", None)
             held.take(fixed, self._monotonic())
         elif keys.jwks_file is not None:
-            file = _File(keys.jwks_file, issuer.algorithms, timing.unsaid)
+            file = KeyFile(keys.jwks_file, issuer.algorithms, timing.unsaid)
             held = self._held[issuer.name] = _Held(issuer.name, "file", file)
             self._take(held, file.read())
         else:
-            source = _Http(issuer, timing, resolve, transport)
+            source = KeyUrl(issuer, timing, resolve, transport)
             kind = "discovery" if keys.discover else "url"
             self._held[issuer.name] = _Held(issuer.name, kind, source)
 
@@ -295,7 +272,7 @@ class JwksClient:
 class _Held:
     """What is held of one issuer's keys. Times are on the monotonic clock."""
 
-    def __init__(self, name: str, kind: str, source: _Source | None) -> None:
+    def __init__(self, name: str, kind: str, source: Source | None) -> None:
         self.name = name
         self._kind = kind  # of the source, for operators
         self.source = source  # None: the keys stand in the configuration itself
@@ -391,91 +368,3 @@ def _thumbprint(key: VerificationKey) -> str:
     if isinstance(key.material, bytes):
         return ""
     return thumbprint(public_members(key.material))
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A set, and for how long it is fresh, in seconds."""
-
-    keys: KeySet
-    fresh: float
-
-
-class _File:
-    """A JWK Set in a file, read again when the file has changed."""
-
-    def __init__(self, path: str, algorithms: frozenset[str], fresh: float) -> None:
-        self._path = Path(path)
-        self._algorithms = algorithms
-        self._fresh = fresh
-        self._mark: object = None
-        self._keys = KeySet()
-
-    def read(self) -> Loaded:
-        try:
-            status = self._path.stat()
-            # A file that was put in place of another may have the same time.
-            mark = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if mark != self._mark:
-                with self._path.open("rb") as file:
-                    raw = file.read(MAX_SET + 1)
-                self._keys = parse_key_set(raw, self._algorithms)
-                self._mark = mark
-        except OSError as error:
-            raise SourceFailed(f"jwks file: {error.strerror}") from error
-        except KeyRefused as why:
-            raise SourceFailed(f"jwks file: {why}") from why
-        return Loaded(self._keys, self._fresh)
-
-    async def load(self) -> Loaded:
-        return await asyncio.to_thread(self.read)
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-
-class _Http:
-    """A JWK Set behind a URL: a configured one, or one that is discovered."""
-
-    def __init__(
-        self,
-        issuer: Issuer,
-        timing: Timing,
-        resolve: Resolve,
-        transport: httpx2.AsyncBaseTransport | None,
-    ) -> None:
-        self._algorithms = issuer.algorithms
-        self._timing = timing
-        self._http = IssuerHttp(
-            issuer.issuer,
-            url=issuer.keys.jwks_url,
-            ca_file=issuer.keys.ca_file,
-            proxy=issuer.keys.proxy,
-            answer=timing.answer,
-            most=MAX_SET,
-            resolve=resolve,
-            transport=transport,
-        )
-
-    async def load(self) -> Loaded:
-        answer = await self._http.get(await self._http.place("jwks_uri"))
-        try:
-            keys = parse_key_set(answer.body, self._algorithms)
-        except KeyRefused as why:
-            raise SourceFailed(str(why)) from why
-        return Loaded(keys, self._freshness(answer.headers))
-
-    async def aclose(self) -> None:
-        await self._http.aclose()
-
-    def _freshness(self, headers: httpx2.Headers) -> float:
-        """Return when to fetch again: after 80 % of max-age, within our bounds."""
-        timing = self._timing
-        control = headers.get("cache-control", "")
-        said = re.search(r"(?:^|[\s,])max-age=(\d{1,9})(?:[\s,]|$)", control, re.ASCII)
-        if said is None:
-            return timing.unsaid
-        return min(max(0.8 * int(said[1]), timing.shortest), timing.longest)
-
-
-_Source = _File | _Http

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.adapters.api_keys import FRESH
-from gateway.adapters.jwks import Timing
+from gateway.adapters.key_sources import Timing
 from gateway.config.load import Loaded
 from gateway.config.report import table
 from gateway.config.settings import LEASE, Issuer

@@ -4,13 +4,13 @@ Nothing of a configuration with one problem is used. What is said about a proble
 names keys and places; a value that came from env: or file: is in no message (R96).
 
 Imports: the standard library, gateway.config.*, gateway.model, gateway.policy.compile,
-gateway.policy.spec, gateway.policy.suggest.
+gateway.policy.spec.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,8 +25,6 @@ from gateway.config.bindings import (
     check_kinds,
     issuer_of,
 )
-from gateway.config.credential_file import Fernet, Jwe
-from gateway.config.credential_file import Issuer as IssuerTable
 from gateway.config.documents import (
     Document,
     SyntaxProblem,
@@ -43,22 +41,16 @@ from gateway.config.issuers import build_issuers
 from gateway.config.policies import Policies, find, read_policies
 from gateway.config.problems import ConfigError, Hidden, error, line_of
 from gateway.config.references import resolve
+from gateway.config.review import check_reach, weak_routes
 from gateway.config.sealed import build_fernet, build_jwe, check_names
-from gateway.config.settings import Identity, Issuer, Settings, Upstream, Weakening
+from gateway.config.settings import Identity, Issuer, Settings, Upstream
 from gateway.config.upstreams import build_upstreams
 from gateway.config.validation import validate
 from gateway.model import API_KEYS, CERTIFICATES
 from gateway.policy.compile import IssuerGrants, Policy, compile_policy
-from gateway.policy.spec import KeyPath, PolicyFile, Problem
-from gateway.policy.suggest import did_you_mean
+from gateway.policy.spec import KeyPath, Problem
 
 __all__ = ["Acceptance", "ConfigError", "Loaded", "load"]
-
-IDENTITY_LINES = """\
-upstreams are told who calls by a signed header; add to gateway.toml
-[identity]
-issuer = "https://<your host>/identity"
-keys   = "dir:.gateway/identity"      # gateway keys generate --dir .gateway/identity"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +166,9 @@ def load(
     everything = [*documents, *policies.documents]
     policy = None
     if policies.is_whole and is_complete:
-        _check_reach(policies, table, names, found)
+        check_reach(
+            policies, table, names.issuers, found, has_identity=names.has_identity
+        )
         if names.broken.isdisjoint({("server",), ("dpop",)}):
             check_bindings(policies.files, issuers, server, dpop, found)
         if ("certificates",) not in names.broken:
@@ -201,7 +195,7 @@ def load(
         dpop=dpop,
         log_access=table.log.access,
         log_query=query,
-        weakenings=(*found.weakenings, *_weak_routes(policy, hidden)),
+        weakenings=(*found.weakenings, *weak_routes(policy, hidden)),
         accepted=tuple(accept.what for accept in table.check.accept),
         outage=outage,
         api_keys=api_keys,
@@ -299,71 +293,6 @@ def _identities(
     return found
 
 
-def _check_reach(
-    policies: Policies, table: Gateway, names: _Names, found: Findings
-) -> None:
-    """Note what the routes need and gateway.toml doesn't give."""
-    needy = [file for file in policies.files if _is_protected(file)]
-    if needy and not names.issuers:
-        found.problem(
-            (),
-            "no [issuer.x]: nobody could call a route that is not public",
-            "add one: docs/config.md, Issuers",
-        )
-    if not names.has_identity:
-        for file in needy:
-            assert file.service is not None, "a protected file has a service"
-            upstream = table.upstream.get(file.service.upstream)
-            if upstream is None or upstream.identity is None:
-                found.problem(
-                    (),
-                    f'[identity] is missing: service "{file.service.name}" has routes'
-                    " that are not public",
-                    IDENTITY_LINES,
-                )
-                break
-    declared = {role.name for file in policies.files for role in file.roles}
-    tables: dict[KeyPath, IssuerTable | Fernet | Jwe] = {
-        ("issuer", name): issuer for name, issuer in table.issuer.items()
-    }
-    for name, section in (("fernet", table.fernet), ("jwe", table.jwe)):
-        if section is not None:
-            tables[(name,)] = section
-    for at, issuer in tables.items():
-        if (
-            issuer.roles is None
-            or issuer.scope is None
-            or {issuer.scope.user, issuer.scope.service} == {"grant"}
-        ):
-            continue  # its roles count for nothing here
-        _check_roles((*at, "roles", "allow"), issuer.roles.allow, declared, found)
-    keys = table.api_keys
-    if keys is not None and keys.scope != "grant":
-        _check_roles((API_KEYS, "allow"), keys.allow, declared, found)
-
-
-def _check_roles(
-    at: KeyPath, allow: Sequence[str], declared: Collection[str], found: Findings
-) -> None:
-    """Note roles that would grant nothing."""
-    for index, role in enumerate(allow):
-        if role not in declared:
-            found.problem(
-                (*at, index),
-                f'no policy file has [roles."{role}"]: it would grant nothing',
-                did_you_mean(role, declared),
-            )
-
-
-def _is_protected(file: PolicyFile) -> bool:
-    """Tell whether a token is asked for anywhere in *file*."""
-    service = file.service
-    if service is None:
-        return False
-    has_default = service.read is not None or service.write is not None
-    return has_default or any(route.access != "public" for route in file.routes)
-
-
 def _compile(
     policies: Policies,
     issuers: Mapping[str, Issuer],
@@ -395,31 +324,6 @@ def _compile(
         return outcome
     found.problems += outcome
     return None
-
-
-def _weak_routes(policy: Policy, hidden: Hidden) -> list[Weakening]:
-    """List what routes weaken, each with the reason that its author gave."""
-    weak: list[Weakening] = []
-    for listing in policy.listings:
-        route = listing.route
-        if route.access == "public":
-            weak.append(
-                Weakening(f"public route {route.id}", listing.reason, route.place)
-            )
-        elif route.pass_credentials:
-            weak.append(
-                Weakening(f"credentials passed on by route {route.id}", "", route.place)
-            )
-        if route.escapes:
-            why = f"allows {' '.join(sorted(route.escapes))} in its path"
-            weak.append(Weakening(f"escapes in route {route.id}", why, route.place))
-        if route.websocket is not None and route.websocket.origins is None:
-            what = f"WebSockets from any page on route {route.id}"
-            weak.append(Weakening(what, "", route.place))
-    return [
-        Weakening(hidden.mask(item.what), hidden.mask(item.why), item.place)
-        for item in weak
-    ]
 
 
 def _shown(path: Path) -> str:

@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwk
 
 from gateway.adapters.issuer_http import resolve_name
-from gateway.adapters.jwks import MAX_GONE, JwksClient, Timing
+from gateway.adapters.jwks import MAX_GONE, JwksClient
+from gateway.adapters.key_sources import Timing
 from gateway.clock import Clock
 from gateway.config.settings import Issuer, KeySource
 from gateway.model import KeyNeeded, Unavailable, VerificationKey
@@ -478,7 +479,7 @@ async def test_an_error_of_our_own_is_survived(
     ticks = Ticks()
     async with client_of(issuer(provider.url), ticks=ticks) as client:
         await client.start()
-        monkeypatch.setattr("gateway.adapters.jwks.parse_key_set", None)
+        monkeypatch.setattr("gateway.adapters.key_sources.parse_key_set", None)
         ticks.now += 30
         with pytest.raises(Unavailable):
             await client.fetch(need("new"))
@@ -796,31 +797,6 @@ async def test_names_are_looked_up_by_the_system() -> None:
 # --- freshness ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("control", "fresh"),
-    [
-        ("", 300),
-        ("cache-control: public, max-age=1000, must-revalidate", 800),
-        ("cache-control: max-age=5", 60),
-        ("cache-control: max-age=99999999", 3600),
-        ("cache-control: s-max-age=1000", 300),
-        ("cache-control: max-age=-1", 300),
-        ("cache-control: max-age=99999999999999999999", 300),
-    ],
-)
-async def test_a_set_is_fetched_again_before_it_is_old(
-    provider: Provider, control: str, fresh: int
-) -> None:
-    """After 80 % of what the source says, between a minute and an hour."""
-    ticks = Ticks()
-    fields = [control] if control else []
-    provider.answers["/jwks"] = answer(make.jwks(OLD), "200 OK", *fields)
-    async with client_of(issuer(provider.url), ticks=ticks) as client:
-        await client.start()
-
-        assert client._held["corp"].due == ticks.now + fresh
-
-
 async def test_sets_are_kept_fresh_in_the_background(provider: Provider) -> None:
     """A withdrawal is noticed without any token that asks for it."""
     timing = Timing(shortest=0.01, unsaid=0.01, first=0.01, after_failure=0.01)
@@ -879,36 +855,6 @@ async def test_a_pem_key_and_a_secret_are_there_from_the_start() -> None:
         assert key.material == secret
         assert await client.fetch(KeyNeeded("corp", "any", "RS256")) is None
         assert client.health("corp") is None
-
-
-async def test_a_key_set_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
-    """And only then; a broken one leaves the last good keys."""
-    ticks, told = Ticks(), list[str]()
-    file = tmp_path / "jwks.json"
-    file.write_bytes(make.jwks(OLD))
-    async with client_of(
-        issuer(jwks_file=str(file)), ticks=ticks, on_change=told.append
-    ) as client:
-        assert client.find("corp", "old", "ES256") == published(OLD)
-
-        held = client._held["corp"].keys
-        await client.start()
-        assert client._held["corp"].keys is held
-
-        file.write_bytes(b"{")
-        await client.start()
-        assert client.find("corp", "old", "ES256") == published(OLD)
-        assert "jwks file" in (client.health("corp") or "")
-
-        file.unlink()
-        await client.start()
-        assert "No such file" in (client.health("corp") or "")
-
-        file.write_bytes(make.jwks(NEW))
-        ticks.now += 30
-        assert await client.fetch(need("new")) == published(NEW)
-        assert client.health("corp") is None
-        assert told == ["corp"]
 
 
 @pytest.mark.parametrize(

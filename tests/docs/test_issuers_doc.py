@@ -12,7 +12,7 @@ from unittest.mock import AsyncMock, patch
 import pytest
 
 from gateway.adapters.introspection import Bounds
-from gateway.adapters.jwks import Timing
+from gateway.adapters.key_sources import Timing
 from gateway.app import Engine
 from gateway.config.load import load
 from gateway.model import Denial, Permit

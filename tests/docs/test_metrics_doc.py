@@ -10,7 +10,8 @@ import yaml
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 
-from gateway.app import NEEDS, GatewayMiddleware
+from gateway.app import NEEDS
+from gateway.door import GatewayMiddleware
 from gateway.model import Need, Reason
 from gateway.observe.access import Decision, unlogged
 from gateway.observe.metrics import BOUNDS, FAMILIES, MAX_CELLS

@@ -19,11 +19,11 @@ from click.testing import CliRunner
 
 from bench.ports import free_port
 from gateway.adapters.api_keys import FRESH
-from gateway.app import GatewayMiddleware
 from gateway.asgi.api_keys import KeyOrder, KeyRefused, Told
 from gateway.asgi.revocations import RevocationOrder
 from gateway.cli import main
 from gateway.config.settings import LEASE
+from gateway.door import GatewayMiddleware
 from gateway.observe.access import to_json
 from gateway.serving import Gateway
 from gateway.tokens.api_key import SECRET_BYTES, key_of

@@ -23,8 +23,8 @@ import httpx2
 import pytest
 
 from gateway.adapters.replays import RedisReplays
-from gateway.app import GatewayMiddleware
 from gateway.asgi.revocations import RevocationOrder
+from gateway.door import GatewayMiddleware
 from gateway.serving import Gateway
 from gateway.tokens.certificates import thumbprint
 from gateway.tokens.dpop import AHEAD

@@ -20,7 +20,8 @@ from unittest.mock import patch
 import httpx2
 import pytest
 
-from gateway.adapters.jwks import JwksClient, Timing
+from gateway.adapters.jwks import JwksClient
+from gateway.adapters.key_sources import Timing
 from gateway.observe.metrics import KEYS_REFRESHES
 from gateway.serving import Gateway
 from tests.backends import Backend, echoing, running

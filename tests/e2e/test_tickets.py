@@ -14,8 +14,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.app import GatewayMiddleware
 from gateway.asgi.revocations import RevocationOrder
+from gateway.door import GatewayMiddleware
 from gateway.observe.access import to_json
 from gateway.serving import Gateway
 from tests.backends import Backend, echoing, running
