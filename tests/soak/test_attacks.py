@@ -23,7 +23,7 @@ from tests.soak.attacks import ATTACKS, Attack, mixed
 from tests.soak.load import Tally, connect, elsewhere, load
 from tests.soak.running import FULL, Running, needs_proc, report, running
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.alone]
 
 MIB = 1 << 20
 HONEST = 200  # requests a second

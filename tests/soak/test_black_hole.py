@@ -15,7 +15,7 @@ from tests.backends import running as serving
 from tests.soak.load import Tally, load
 from tests.soak.running import FULL, needs_proc, report, running
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.alone]
 
 RATE = 200  # honest requests a second
 PHASES, PHASE = (10, 10.0) if FULL else (2, 1.0)  # seconds each, alone and beside it

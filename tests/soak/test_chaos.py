@@ -46,6 +46,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.fleet import children, until
 from tests.name_server import NO_ERROR, NO_SUCH_NAME, SERVER_FAILURE
 from tests.redis_server import RedisServer
@@ -68,7 +70,7 @@ from tests.soak.chaos import (
 )
 from tests.soak.running import FULL, needs_proc, report
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.alone]
 
 MIB = 1 << 20
 SEED = int(os.environ.get("GATEWAY_SOAK_SEED", "1"))

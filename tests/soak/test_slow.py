@@ -12,10 +12,12 @@ import statistics
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.soak.load import Tally, connect, elsewhere, load
 from tests.soak.running import FULL, Running, needs_proc, report, running
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.alone]
 
 HEADER, BODY, IDLE = (10.0, 30.0, 60.0) if FULL else (1.0, 1.0, 2.0)
 SERVER = f"""\
