@@ -36,13 +36,23 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str | bytes) and len(val) > LONG else None
 
 
-LONGEST = {"soak", "e2e", "tests", "proxy", "adapters"}
+LONGEST = {"e2e", "tests", "proxy", "adapters"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long: at the end each process has little left."""
+    """Begin with what is alone, then what takes long.
+
+    So nobody waits for others to end before it can begin, and at the end each process
+    has little left.
+    """
+
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("alone") is not None:
+            return 0
+        return 1 if item.path.parent.name in LONGEST else 2
+
     if SHARED:
-        items.sort(key=lambda item: item.path.parent.name not in LONGEST)
+        items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
