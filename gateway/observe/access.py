@@ -82,6 +82,7 @@ FIELDS = (
 )
 RARE_FIELDS = ("revocation_age",)  # there only when they say something
 _ID = 64  # characters; the longest request id there is
+_SHORT = 256  # characters of a path of which the line is remembered
 PRINCIPAL_FIELDS = ("issuer", "subject", "kind", "client_id", "token_id", "roles")
 
 
@@ -182,28 +183,46 @@ _Quote = Callable[[str], str]
 
 def _form(e: Entry, quote: _Quote) -> Form:
     who = e.principal
-    path = redact(e.path)
-
-    def said(text: str | None) -> str:
-        return "null" if text is None else quote(text)
-
+    place = _place if len(e.path) <= _SHORT else _place.__wrapped__
     between = (
-        f',"method":{quote(e.method)}'
-        f',"host":{quote(e.host)}'
-        f',"route":{said(e.route)}'
-        f',"path":{quote(path)}'
-        f',"status":{"null" if e.status is None else e.status}'
-        f',"decision":"{e.decision}"'
-        f',"reason":{said(e.reason)}'
-        f',"principal":{_principal(who, quote) if who is not None else "null"}'
-        f',"generation":{said(e.generation)}'
-        f',"upstream":{said(e.upstream)}'
+        place(e.method, e.host, e.route, e.path, e.status, e.decision, e.reason, quote)
+        + f',"principal":{_principal(who, quote) if who is not None else "null"}'
+        f',"generation":{_said(e.generation, quote)}'
+        f',"upstream":{_said(e.upstream, quote)}'
         ',"bytes_in":'
     )
     age = e.revocation_age
     rare = "" if age is None else f',"revocation_age":{age:.3f}'
-    after = f',"client":{quote(e.client)},"token_hash":{said(e.token_hash)}{rare}}}\n'
+    token = _said(e.token_hash, quote)
+    after = f',"client":{quote(e.client)},"token_hash":{token}{rare}}}\n'
     return _escaped(between), _escaped(after)
+
+
+# Callers are many, and what they call for are a few things.
+@lru_cache(maxsize=512)
+def _place(
+    method: str,
+    host: str,
+    route: str | None,
+    path: str,
+    status: int | None,
+    decision: str,
+    reason: str | None,
+    quote: _Quote,
+) -> str:
+    return (
+        f',"method":{quote(method)}'
+        f',"host":{quote(host)}'
+        f',"route":{_said(route, quote)}'
+        f',"path":{quote(redact(path))}'
+        f',"status":{"null" if status is None else status}'
+        f',"decision":"{decision}"'
+        f',"reason":{_said(reason, quote)}'
+    )
+
+
+def _said(text: str | None, quote: _Quote) -> str:
+    return "null" if text is None else quote(text)
 
 
 def _escaped(text: str) -> str:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import ANONYMOUS, Principal
+from gateway.observe import access
 from gateway.observe.access import (
     CUT,
     FIELDS,
@@ -322,3 +323,21 @@ def test_a_developer_reads_one_coloured_line(entry: Entry, end: str) -> None:
     assert line.startswith("\x1b[")
     assert line.endswith("\x1b[0m")
     assert re.fullmatch(r"\d\d:\d\d:\d\d " + re.escape(end), PLAIN.sub("", line))
+
+
+def test_the_place_of_a_request_is_said_once_and_what_is_kept_is_short() -> None:
+    """Many callers ask for a few things; paths that a client invents are bounded."""
+    access._place.cache_clear()
+    who = replace(ALICE, subject="c-2")
+    lines = [to_json(ENTRY), to_json(ENTRY._replace(principal=who))]
+    long = [ENTRY._replace(path=f"/{'a' * 300}/{number}") for number in range(3)]
+    lines += [to_json(each) for each in long]
+
+    kept = access._place.cache_info()
+    assert (kept.hits, kept.currsize) == (1, 1)
+    said = [json.loads(line) for line in lines]
+    assert [each["principal"]["subject"] for each in said[:2]] == ["c-1", "c-2"]
+    assert [each["path"] for each in said] == [
+        *[ENTRY.path] * 2,
+        *[each.path for each in long],
+    ]
