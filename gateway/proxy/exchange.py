@@ -34,7 +34,7 @@ from gateway.model import (
 )
 from gateway.observe.access import Entry, form_of, shown
 from gateway.proxy import message
-from gateway.proxy.asked import Asked, Way
+from gateway.proxy.asked import Asked, Begun, Way
 from gateway.proxy.gate import Gate
 from gateway.proxy.pool import Pool
 from gateway.proxy.standing import Standing
@@ -349,6 +349,14 @@ class Exchange:
         gate, asked = self.port.gate, self.asked
         pool = self.port.pools[permit.upstream]
         keep = permit.route.pass_credentials  # its upstream's word is in it
+        begun = asked.begun
+        if (
+            begun is not None
+            and begun.route is permit.route
+            and begun.peer is head.peer
+            and begun.scheme == head.scheme
+        ):
+            return Way(permit, head, pool, begun.lines)
         passed = head.section.lines[keep]
         if passed is None:
             fields = gate.hygiene.to_upstream(head.headers, keep_credentials=keep)
@@ -367,6 +375,8 @@ class Exchange:
             passed,
             origin,
         )
+        if not keep:
+            asked.begun = Begun(permit.route, head.peer, head.scheme, lines)
         return Way(permit, head, pool, lines)
 
     async def _connect(self) -> None:

@@ -236,13 +236,20 @@ class Front(asyncio.BaseProtocol):
         if known is None:
             return None
         asked = known.asked.get(line)
-        if asked is None:
-            read = _LINE.fullmatch(line)
-            if read is None or len(data) > self._server.max_head:
-                return None
-            method, target = read.groups()
-            asked = plain(method, target, known.section)
-        return asked
+        if asked is not None:
+            return asked
+        if len(data) > self._server.max_head:
+            return None
+        section, shape = known.section, known.shape
+        if shape is not None:
+            asked = shape.again(line, section)
+            if asked is not None:
+                return asked
+        read = _LINE.fullmatch(line)
+        if read is None:
+            return None
+        method, target = read.groups()
+        return plain(method, target, section, shape)
 
     def _is_line_clean(self, data: bytes) -> bool:
         """Look at the request line as it was spelt, once it is whole.

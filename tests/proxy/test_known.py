@@ -7,6 +7,7 @@ all that anybody can see is compared.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from dataclasses import replace
 from ipaddress import ip_network
@@ -16,7 +17,7 @@ import pytest
 from gateway.config.settings import Server
 from gateway.proxy import asked, upstream
 from tests.backends import Connection, answer, echoing, running, saying
-from tests.proxy.harness import Answer, Bench, Caller, gate_to
+from tests.proxy.harness import ALICE, Answer, Bench, Caller, gate_to
 
 FIELDS = b"Host: shop.example\r\nX-A: 1\r\nAuthorization: Bearer t\r\n\r\n"
 OURS = re.compile(rb"(x-request-id|traceparent): [0-9a-f-]+")
@@ -116,6 +117,77 @@ async def test_a_known_head_is_taken_as_an_unknown_one_is(
     assert seen[0] == seen[1]
 
 
+PRESENTED = [
+    b"Authorization: Bearer other",
+    b"Authorization: Bearer abcXYZ019-._~+/==",
+    b"authorization: Bearer other",
+    b"AUTHORIZATION: Bearer other",
+    b"Authorization: bearer other",
+    b"Authorization: Bearer  other",
+    b"Authorization: Bearer other ",
+    b"Authorization:Bearer other",
+    b"Authorization : Bearer other",
+    b"Authorization: Bearer",
+    b"Authorization: Bearer ",
+    b"Authorization: Bearer =",
+    b"Authorization: Bearer a=b",
+    b"Authorization: Bearer a, Bearer b",
+    b"Authorization: Bearer a\xe9",
+    b"Authorization: Bearer a\tb",
+    b"Authorization: Bearer a\r\n b",
+    b"Authorization: Bearer a\nX-B: b",
+    b"Authorization: Bearer a\r\nX-B: b",
+    b"Authorization: Bearer a\r\nAuthorization: Bearer b",
+    b"X-B: b\r\nAuthorization: Bearer a",
+    b"Authorization: Bearer a\r\nContent-Length: 0",
+    b"Authorization: Bearer a\r\nConnection: close",
+    b"Authorization: Basic YTpi",
+    b"Authorization: DPoP a",
+    b"Proxy-Authorization: Bearer a",
+    b"X-Authorization: Bearer a",
+    b"X-A: Authorization: Bearer a",
+    b"Authorization: Bearer a\r\n\r\nGET /b HTTP/1.1",
+]
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /a?b=c", b"GET /public/a", b"GET /other", b"POST /a"]
+)
+@pytest.mark.parametrize("presented", PRESENTED)
+async def test_a_head_of_a_known_shape_is_taken_as_an_unknown_one_is(
+    presented: bytes, line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands where a token has stood, and in whatever line."""
+
+    def request(line: bytes, presented: bytes) -> bytes:
+        fields = b"Host: shop.example\r\n%b\r\nX-A: 1\r\n\r\n"
+        return b"%b HTTP/1.1\r\n" % line + fields % presented
+
+    seen = []
+    for limit in (asked.MAX_KNOWN_BYTES, 0):
+        monkeypatch.setattr(asked, "MAX_KNOWN_BYTES", limit)
+        async with running(echoing) as backend, gate_to(backend) as bench:
+            for number in range(4):
+                token = b"Authorization: Bearer t%d" % number
+                for before in (b"GET /public/a", b"GET /a?b=c"):
+                    await bench.call(request(before, token))
+            data = request(line, presented)
+            found = [await outcome(bench, data) for _ in range(3)]
+            assert bool(bench.port.known_heads.by_shape) is bool(limit)
+            asked_for = [
+                (head.method, head.target, head.headers, head.host, head.client)
+                for head in bench.decision.heads
+            ]
+            forwarded = OURS.sub(b"", backend.raw)
+            logged = [
+                (each.status, each.decision, each.reason, each.path, each.host)
+                for each in bench.entries
+            ]
+            seen.append((found, asked_for, forwarded, logged))
+
+    assert seen[0] == seen[1]
+
+
 ANSWERS = [
     answer(b"ok"),
     answer(b""),
@@ -175,6 +247,97 @@ async def test_the_second_of_the_same_is_known() -> None:
     assert [head.path for head in heads] == [b"/0", b"/1", b"/2"]
     assert known.length == 2
     assert known.lines[1] is not None
+
+
+async def test_another_token_needs_no_parser() -> None:
+    """As above: there are two ways here too. What comes once is not kept."""
+
+    def fields(token: bytes) -> bytes:
+        return FIELDS.replace(b"Bearer t", b"Bearer " + token)
+
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        caller, known = await bench.caller(), bench.port.known_heads
+        await caller.call(b"GET /a HTTP/1.1\r\n" + fields(b"t"))
+        (shape,) = known.by_shape.values()
+        shape.passed = b"x-shape: 1\r\n"  # for an upstream, in place of what came
+        for number in range(3):
+            await caller.call(b"GET /a HTTP/1.1\r\n" + fields(b"t-%d" % number))
+        assert list(known.by_fields) == [b"\r\n" + fields(b"t")]
+        assert list(shape.asked) == [b"GET /a HTTP/1.1"]
+
+        await caller.call(b"GET /a HTTP/1.1\r\n" + fields(b"t-0"))
+        assert list(known.by_fields) == [
+            b"\r\n" + fields(token) for token in (b"t", b"t-0")
+        ]
+        heads = bench.decision.heads
+
+    assert [head.headers[2] for head in heads] == [
+        (b"authorization", b"Bearer " + token)
+        for token in (b"t", b"t-0", b"t-1", b"t-2", b"t-0")
+    ]
+    made = [bool(each.values(b"x-shape")) for each in backend.requests]
+    assert made == [False, True, True, True, True]
+
+
+async def test_of_a_shape_no_token_and_no_caller_is_kept() -> None:
+    """Nor are two callers confused, or is anything said of another address."""
+    who = [replace(ALICE, subject=f"c-{number}") for number in range(3)]
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        for number in range(9):
+            bench.decision.principal = who[number % 3]
+            address = f"127.0.0.{1 + number % 2}"
+            reader, writer = await asyncio.open_connection(
+                bench.address.host, bench.address.port, local_addr=(address, 0)
+            )
+            caller = Caller(reader, writer)
+            token = b"Bearer secret-%d" % number
+            fields = FIELDS.replace(b"Bearer t", token)
+            await caller.call(b"GET /a HTTP/1.1\r\n" + fields)
+            caller.close()
+        (shape,) = bench.port.known_heads.by_shape.values()
+        assert b"secret" not in repr(vars_of(shape)).encode()
+        sent = [each.value(b"x-forwarded-for") for each in backend.requests]
+        logged = [(each.client, each.principal) for each in bench.entries]
+
+    assert b"secret" not in backend.raw
+    assert sent == [b"127.0.0.%d" % (1 + number % 2) for number in range(9)]
+    assert logged == [
+        (f"127.0.0.{1 + number % 2}", who[number % 3]) for number in range(9)
+    ]
+
+
+def vars_of(shape: asked.Shape) -> dict[str, object]:
+    """Return all that *shape* holds."""
+    heads = [like.head for like in shape.asked.values()]
+    return {
+        **{name: getattr(shape, name) for name in asked.Shape.__slots__},
+        "heads": [(tuple(head), head.section.headers) for head in heads],
+    }
+
+
+async def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In number, in bytes, and in what was asked with each."""
+    sizes = []
+    monkeypatch.setattr(asked, "MAX_SHAPES", 3)
+    monkeypatch.setattr(asked, "MAX_ASKED", 2)
+    async with running(echoing) as backend, gate_to(backend) as bench:
+        known = bench.port.known_heads
+        for number in range(7):
+            fields = b"X-B: %d\r\n" % number + FIELDS
+            await bench.call(b"GET /a HTTP/1.1\r\n" + fields)
+            assert len(known.by_shape) == 1 + number % 3
+
+        monkeypatch.setattr(asked, "MAX_SHAPES", 64)
+        monkeypatch.setattr(asked, "MAX_SHAPES_BYTES", 1_000)
+        for number in range(100):
+            fields = b"X-C: %d\r\n" % (number // 4) + FIELDS
+            fields = fields.replace(b"Bearer t", b"Bearer t%d" % number)
+            for path in (b"a", b"b", b"c"):
+                await bench.call(b"GET /%b HTTP/1.1\r\n" % path + fields)
+                sizes.append([len(each.asked) for each in known.by_shape.values()])
+
+    assert max(len(each) for each in sizes) in range(2, 20)
+    assert max(itertools.chain(*sizes)) == 2
 
 
 async def test_a_body_of_another_length_is_another_answer() -> None:
