@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -30,6 +32,8 @@ Algorithm = Literal["ES256", "EdDSA", "RS256"]
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 _SIGNERS = get_default_algorithms()
+_ECDSA = ec.ECDSA(hashes.SHA256())
+_COORDINATE = 32  # bytes, on P-256
 
 # RFC 7518 section 3.3. We make none larger: an assertion lives a minute, and one
 # signature with 3,072 bits was measured at 2.5 ms.
@@ -46,6 +50,9 @@ class SigningKey:
 
     def sign(self, signing_input: bytes) -> bytes:
         """Return the JWS signature (RFC 7515 section 5.1) of *signing_input*."""
+        if isinstance(self.private, ec.EllipticCurvePrivateKey):
+            # Each new caller costs one; PyJWT takes half as long again for it.
+            return _raw(self.private.sign(signing_input, _ECDSA))
         return _SIGNERS[self.algorithm].sign(signing_input, self.private)
 
 
@@ -111,6 +118,14 @@ def key_set_document(ring: KeyRing) -> bytes:
     """Return the JWK Set (RFC 7517 section 5) that upstreams verify with."""
     document = {"keys": [public_jwk(key) for key in ring.keys]}
     return json.dumps(document, separators=(",", ":")).encode("ascii")
+
+
+def _raw(signature: bytes) -> bytes:
+    """Return a DER *signature* by P-256 as R and S (RFC 7518 section 3.4)."""
+    return b"".join(
+        number.to_bytes(_COORDINATE, "big")
+        for number in decode_dss_signature(signature)
+    )
 
 
 def _signing_key(private: object, algorithm: Algorithm) -> SigningKey:
