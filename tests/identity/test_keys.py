@@ -56,6 +56,27 @@ def test_a_new_key_signs_what_another_library_verifies(algorithm: Algorithm) -> 
     assert found.payload == b"hello"
 
 
+def test_a_signature_keeps_its_leading_zeros() -> None:
+    """RFC 7518 section 3.4: R and S are 32 bytes each, and one in 128 begins so."""
+    key = KEYS["ES256"]
+    header = b64url(b'{"alg":"ES256"}')
+    found = {}
+    for number in range(5_000):
+        signing_input = f"{header}.{b64url(b'%d' % number)}".encode()
+        signature = key.sign(signing_input)
+        assert len(signature) == 64
+        for place in (0, 32):
+            if signature[place] == 0:
+                found[place] = signing_input, signature
+        if len(found) == 2:
+            break
+
+    for signing_input, signature in found.values():
+        token = f"{signing_input.decode()}.{b64url(signature)}"
+        assert jws.deserialize_compact(token, public_key(key), algorithms=["ES256"])
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_key_is_named_by_its_thumbprint(algorithm: Algorithm) -> None:
     """Two gateways that hold the same key give it the same name."""
