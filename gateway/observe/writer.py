@@ -25,7 +25,10 @@ T = TypeVar("T")
 
 CAPACITY = 16_384  # lines; half a second of one worker at full speed, some 10 MB
 BATCH = 512  # lines for each write: some 300 KB
-GATHER = 0.01  # seconds the thread waits for more before it goes to sleep
+# Seconds the thread waits for more after each write. A line that comes alone is written
+# at once. While there are many nobody is woken for each, and the thread does not take
+# the interpreter for each, which costs more than the line.
+GATHER = 0.01
 RETRY = 0.1  # seconds, after a write that failed
 STUCK = 1.0  # seconds that `close` gives a reader who does not read
 _ALONE = nullcontext()
@@ -112,15 +115,12 @@ class LogWriter(Generic[T]):
             closing = self._closing.is_set()
             if self._queue or self.lost > self._told:
                 self._write_batch()
+                if len(self._queue) < BATCH:
+                    self._closing.wait(GATHER)
             elif closing:
                 return
-            elif not self._gather():
+            else:
                 self._sleep()
-
-    def _gather(self) -> bool:
-        """Wait a little, so that a busy `put` never has to wake anybody."""
-        self._closing.wait(GATHER)
-        return bool(self._queue)
 
     def _sleep(self) -> None:
         self._wake.clear()

@@ -147,6 +147,28 @@ def test_lines_are_written_several_at_a_time() -> None:
     assert out.writes == 11
 
 
+def test_of_many_lines_each_write_waits_for_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a thread that wrote each, the interpreter would be taken for each."""
+    monkeypatch.setattr("gateway.observe.writer.GATHER", 1.0)
+    out = Gate()
+    out.open.set()
+    writer = LogWriter(out, line)
+    writer.put(0)
+    until(lambda: out.writes == 1)
+    for number in range(1, 11):
+        writer.put(number)
+        time.sleep(0.01)
+    until(lambda: writer._asleep)
+    assert out.writes == 2
+    writer.put(11)
+    until(lambda: out.writes == 3)
+    writer.close()
+
+    assert out.written == b"".join(map(line, range(12)))
+
+
 def test_an_entry_that_cannot_be_formatted_costs_itself_only() -> None:
     """It is counted as lost."""
 
