@@ -79,6 +79,16 @@ class Authenticator(Verifier, Protocol):
         """Tell from its shape alone whether *token* is of this kind."""
         ...
 
+    def authenticate(
+        self, token: str, now: float, client: str = ""
+    ) -> Steps[Principal | Denial]:
+        """Verify *token* as of *now* (Unix seconds).
+
+        The address of its client says on whose account a costly attempt is made, and
+        nothing about the token; "" where it is not known.
+        """
+        ...
+
 
 class VerifiedTokens(Protocol):
     """Remembers which bytes were verified, and as whom."""
@@ -240,7 +250,7 @@ class Decider:
             if held is None and not is_key:
                 principal = self._verified.get(credential.kind, credential.token)
             if principal is None:
-                verdict = yield from self._authenticate(credential, now)
+                verdict = yield from self._authenticate(credential, now, head.client)
                 if isinstance(verdict, Denial):
                     return _on(verdict, route)
                 principal = verdict
@@ -344,7 +354,7 @@ class Decider:
         return outcome
 
     def _authenticate(
-        self, credential: Credential, now: float
+        self, credential: Credential, now: float, client: str
     ) -> Steps[Principal | Denial]:
         if credential.kind == "api_key" and self._api_keys is not None:
             return (yield from self._api_keys.authenticate(credential.token, now))
@@ -352,7 +362,8 @@ class Decider:
         # next one after a refusal would let a token be read two ways.
         for authenticator in self._authenticators:
             if authenticator.recognises(credential.token):
-                return (yield from authenticator.authenticate(credential.token, now))
+                token = credential.token
+                return (yield from authenticator.authenticate(token, now, client))
         return Denial(Reason.CREDENTIAL_UNRECOGNISED)
 
     def _is_own(self, segments: tuple[str, ...]) -> bool:

@@ -294,10 +294,14 @@ class KeyNeeded:
 
 @dataclass(frozen=True, slots=True)
 class IntrospectionNeeded:
-    """Answered with what the issuer says of an active token, or None: it is not."""
+    """Answered with what the issuer says of an active token, or None: it is not.
+
+    `client` is the address it came from: questions in vain are counted for it.
+    """
 
     issuer: str
     token: str = field(repr=False)
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)

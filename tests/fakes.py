@@ -87,6 +87,7 @@ class Staff:
     known: dict[str, Principal] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     hosts: frozenset[str] = frozenset()
+    clients: list[str] = field(default_factory=list)  # whose tokens were looked at
 
     # The policy
 
@@ -110,8 +111,11 @@ class Staff:
     def recognises(self, token: str) -> bool:
         return token != "odd"
 
-    def authenticate(self, _token: str, _now: float) -> Steps[Principal | Denial]:
+    def authenticate(
+        self, _token: str, _now: float, client: str = ""
+    ) -> Steps[Principal | Denial]:
         self.asked.append("authenticate")
+        self.clients.append(client)
         yield from ()
         if isinstance(self.principal, Unavailable):
             raise self.principal

@@ -487,11 +487,24 @@ def test_an_outage_without_a_need_is_none_either() -> None:
     assert outage.value.principal is None
 
 
+def test_an_attempt_is_made_on_the_account_of_the_client() -> None:
+    """R100: who tries in vain uses up nobody else's allowance."""
+    staff, head = Staff(), head_of(b"/orders/7", (b"authorization", b"Bearer t"))
+
+    assert isinstance(decide(staff, head), Permit)
+
+    assert staff.clients == [head.client]
+    assert head.client
+
+
 async def test_an_outage_reaches_the_steps_which_may_decide_without_it() -> None:
     """It is thrown in at the Need, so that another branch of an `any` can win."""
 
     class Sturdy(Staff):
-        def authenticate(self, _token: str, _now: float) -> Steps[Principal | Denial]:
+        def authenticate(
+            self, _token: str, _now: float, client: str = ""
+        ) -> Steps[Principal | Denial]:
+            assert client
             try:
                 yield RevocationNeeded(ALICE)
             except Unavailable:

@@ -42,7 +42,7 @@ from gateway.clock import Clock
 from gateway.config.settings import Introspection, Issuer
 from gateway.model import IntrospectionNeeded, Unavailable
 from gateway.observe.metrics import INTROSPECTIONS, INTROSPECTIONS_PENDING, Sample
-from gateway.tokens.allowance import Allowance
+from gateway.tokens.allowance import Shares
 from gateway.tokens.claims import Claims
 from gateway.tokens.introspection import MAX_ANSWER, AnswerRefused, read_answer
 
@@ -118,7 +118,7 @@ class IntrospectionClient:
         Raises:
             Unavailable: It says nothing that can be used, or can't be asked now.
         """
-        return await self._servers[need.issuer].ask(need.token)
+        return await self._servers[need.issuer].ask(need)
 
     async def aclose(self) -> None:
         """Give up what is being asked, and close all connections."""
@@ -157,7 +157,7 @@ class _Server:
         self._bounds = bounds
         self._asked: dict[bytes, asyncio.Task[Claims | SourceFailed | None]] = {}
         self._slots = asyncio.Semaphore(bounds.at_once)
-        self._allowance = Allowance(bounds.in_vain, bounds.in_vain_at_once)
+        self._allowance = Shares(bounds.in_vain, bounds.in_vain_at_once)
         self._url: httpx2.URL | None = None  # as discovered
         self._url_until = float("-inf")
         self._discovering = asyncio.Lock()
@@ -171,15 +171,15 @@ class _Server:
     def pending(self) -> int:
         return len(self._asked)
 
-    async def ask(self, token: str) -> Claims | None:
+    async def ask(self, need: IntrospectionNeeded) -> Claims | None:
         # As the cache does it, whose entry the answer will be.
-        name = sha256(token.encode()).digest()
+        name = sha256(need.token.encode()).digest()
         task = self._asked.get(name)
         if task is None:
             if (
                 self._is_left_alone()
                 or self.pending >= self._bounds.waiting
-                or not self._allowance.take(self._monotonic())
+                or not self._allowance.take(need.client, self._monotonic())
             ):
                 self.outcomes["not_asked"] += 1
                 raise self._unavailable()
@@ -187,7 +187,7 @@ class _Server:
             # must not wait from the start.
             is_probe = self._away >= self._bounds.failures
             self._is_probed = self._is_probed or is_probe
-            work = self._answered(token, is_probe=is_probe)
+            work = self._answered(need, is_probe=is_probe)
             task = asyncio.get_running_loop().create_task(work)
             self._asked[name] = task
             task.add_done_callback(lambda _: self._settled(name, is_probe=is_probe))
@@ -221,7 +221,7 @@ class _Server:
         return self._is_probed or self._monotonic() < self._rests_until
 
     async def _answered(
-        self, token: str, *, is_probe: bool
+        self, need: IntrospectionNeeded, *, is_probe: bool
     ) -> Claims | SourceFailed | None:
         """Return the answer, or why there is none; note what it says of the server."""
         try:
@@ -229,18 +229,18 @@ class _Server:
                 await self._slots.acquire()
         except TimeoutError:
             # It is slow, or there are many; whoever is being answered will tell.
-            return self._not_asked("too many wait")
+            return self._not_asked(need, "too many wait")
         try:
             if not is_probe and self._is_left_alone():  # since we began to wait
-                return self._not_asked("it is left alone")
-            return await self._heard(token)
+                return self._not_asked(need, "it is left alone")
+            return await self._heard(need)
         finally:
             self._slots.release()
 
-    async def _heard(self, token: str) -> Claims | SourceFailed | None:
+    async def _heard(self, need: IntrospectionNeeded) -> Claims | SourceFailed | None:
         try:
             async with asyncio.timeout(self._rules.timeout):
-                found = await self._question(token)
+                found = await self._question(need.token)
         except TimeoutError:
             return self._failed(SourceAway("no answer in time"))
         except SourceFailed as why:
@@ -259,7 +259,7 @@ class _Server:
             self.outcomes["inactive"] += 1
         else:
             self.outcomes["active"] += 1
-            self._allowance.give_back()
+            self._allowance.give_back(need.client)
         return found
 
     async def _question(self, token: str) -> Claims | None:
@@ -290,9 +290,9 @@ class _Server:
                 self._url_until = now + self._bounds.discovered
         return await self._http.judged(self._url, MEMBER)
 
-    def _not_asked(self, why: str) -> SourceFailed:
+    def _not_asked(self, need: IntrospectionNeeded, why: str) -> SourceFailed:
         self.outcomes["not_asked"] += 1
-        self._allowance.give_back()
+        self._allowance.give_back(need.client)
         return SourceFailed(why)
 
     def _failed(self, why: SourceFailed) -> SourceFailed:

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Protocol
 
 from gateway.clock import Clock
@@ -35,7 +34,7 @@ from gateway.proxy.pool import Pool, UpstreamState
 from gateway.proxy.streams import Streams
 from gateway.proxy.tls import Certificates, Handshake, Listener
 from gateway.tokens.certificates import thumbprint
-from gateway.wire.request import peer_of
+from gateway.wire.request import household, peer_of
 
 logger = logging.getLogger(__name__)
 
@@ -277,21 +276,21 @@ class DataPort:
             self._refused += 1
             return None
         peer = peer_of(address, server.trusted_proxies)
-        household = "" if peer.trusted else _household(peer.address)
-        if household:
-            if self._per_peer[household] >= server.max_connections_per_peer:
+        whom = "" if peer.trusted else household(peer.address)
+        if whom:
+            if self._per_peer[whom] >= server.max_connections_per_peer:
                 self._refused += 1
                 return None
-            self._per_peer[household] += 1
-            self._counted[one] = household
+            self._per_peer[whom] += 1
+            self._counted[one] = whom
         return peer
 
     def _count_off(self, one: Front | Handshake) -> None:
-        household = self._counted.pop(one, None)
-        if household is not None:
-            self._per_peer[household] -= 1
-            if not self._per_peer[household]:
-                del self._per_peer[household]
+        whom = self._counted.pop(one, None)
+        if whom is not None:
+            self._per_peer[whom] -= 1
+            if not self._per_peer[whom]:
+                del self._per_peer[whom]
 
     def _sweep(self) -> None:
         now = self.clock.monotonic()
@@ -350,19 +349,3 @@ def _expire(one: _Expiring, now: float) -> None:
     except Exception:
         # The others' deadlines must not depend on this one.
         logger.exception("a deadline could not be kept")
-
-
-def _household(address: str) -> str:
-    """Return whom a connection of *address* is counted for; "" for nobody.
-
-    Whoever has one IPv6 address has the /64 around it (RFC 6177), and could come by
-    another one each time.
-    """
-    if not address:
-        return ""
-    found = ip_address(address)
-    if found.is_loopback:
-        return ""
-    if isinstance(found, IPv6Address):
-        return str(IPv6Network((int(found) >> 64 << 64, 64)))
-    return address

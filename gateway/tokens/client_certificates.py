@@ -80,7 +80,12 @@ class CertificateAuthenticator:
         """Tell by how it begins."""
         return token.startswith(_PREFIX)
 
-    def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
+    def authenticate(
+        self,
+        token: str,
+        now: float,
+        client: str = "",  # noqa: ARG002
+    ) -> Steps[Principal | Denial]:
         """Say who the holder is, as of *now* (Unix seconds)."""
         yield from ()
         der = b64decode(token[len(_PREFIX) :])

@@ -118,7 +118,12 @@ class FernetAuthenticator:
         """Tell by the version byte, which no other kind of token begins with."""
         return token.startswith("gAAAA") and "." not in token
 
-    def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
+    def authenticate(
+        self,
+        token: str,
+        now: float,
+        client: str = "",  # noqa: ARG002
+    ) -> Steps[Principal | Denial]:
         """Verify *token* as of *now* (Unix seconds)."""
         yield from ()  # it needs nothing from outside
         return self._judge(token, now)

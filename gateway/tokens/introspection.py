@@ -82,11 +82,15 @@ class OpaqueAuthenticator:
         """Tell whether there is somebody to ask about *token*."""
         return self._of(token) is not None
 
-    def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
+    def authenticate(
+        self, token: str, now: float, client: str = ""
+    ) -> Steps[Principal | Denial]:
         """Have its issuer say what *token* is as of *now* (Unix seconds)."""
         rules = self._of(token)
         assert rules is not None, "it was recognised"
-        claims: Claims | None = yield IntrospectionNeeded(rules.issuer.name, token)
+        claims: Claims | None = yield IntrospectionNeeded(
+            rules.issuer.name, token, client
+        )
         if claims is None:
             return Denial(Reason.TOKEN_INACTIVE)
         # Some servers write null for what they don't say. And where the token's name is

@@ -48,7 +48,7 @@ from gateway.model import (
     Steps,
     Unavailable,
 )
-from gateway.tokens.allowance import Allowance
+from gateway.tokens.allowance import Shares
 from gateway.tokens.claims import IssuerRules, principal_from, unless_expired
 from gateway.tokens.compact import Encrypted, base64url, split_encrypted
 from gateway.tokens.fingerprints import name_of_content
@@ -195,13 +195,15 @@ class JweAuthenticator:
         self._keys = keys
         self._rules = rules
         self._nested = nested
-        self._allowance = Allowance(_IN_VAIN, _AT_ONCE)
+        self._allowance = Shares(_IN_VAIN, _AT_ONCE)
 
     def recognises(self, token: str) -> bool:
         """Tell by the number of parts."""
         return token.count(".") == _PARTS - 1
 
-    def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
+    def authenticate(
+        self, token: str, now: float, client: str = ""
+    ) -> Steps[Principal | Denial]:
         """Verify *token* as of *now* (Unix seconds).
 
         Raises:
@@ -227,7 +229,7 @@ class JweAuthenticator:
             return Denial(Reason.TYPE_FORBIDDEN, "cty")
 
         effort = key.effort
-        if not self._allowance.take(now, effort):
+        if not self._allowance.take(client, now, effort):
             raise Unavailable("opening of tokens")
         if effort > _QUICK:
             plaintext = yield OpeningNeeded(key, token)
@@ -243,7 +245,7 @@ class JweAuthenticator:
         found = yield from nested.authenticate(inner, now)
         # Not because it opened: to a public key anybody can encrypt anything.
         if isinstance(found, Principal):
-            self._allowance.give_back(effort)
+            self._allowance.give_back(client, effort)
         return found
 
 

@@ -85,7 +85,12 @@ class JwtAuthenticator:
         """Tell by the number of parts."""
         return token.count(".") == _PARTS - 1
 
-    def authenticate(self, token: str, now: float) -> Steps[Principal | Denial]:
+    def authenticate(
+        self,
+        token: str,
+        now: float,
+        client: str = "",  # noqa: ARG002
+    ) -> Steps[Principal | Denial]:
         """Verify *token* as of *now* (Unix seconds)."""
         found = yield from signed(token, self._rules, self._keys, _is_access)
         if isinstance(found, Denial):

@@ -149,6 +149,24 @@ def normalise_peer(address: str) -> str:
     return "" if found is None else str(found)
 
 
+def household(address: str) -> str:
+    """Return whom what comes from *address* is counted for; "" for nobody.
+
+    Whoever has one IPv6 address has the /64 around it (RFC 6177), and could come by
+    another one each time. Where the address says nothing, as of a Unix socket or of
+    loopback, it is nobody in particular.
+
+    Args:
+        address: An address of a client, normalised.
+    """
+    found = _address(address)
+    if found is None or found.is_loopback:
+        return ""
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((int(found) >> 64 << 64, 64)))
+    return address
+
+
 @lru_cache(maxsize=4096)
 def peer_of(address: str, proxies: Networks) -> Peer:
     """Tell who is at the other end, and whether we believe its word (R17).

@@ -66,8 +66,10 @@ async def client_of(
         await client.aclose()
 
 
-def need(token: str = "tok", name: str = "corp") -> IntrospectionNeeded:
-    return IntrospectionNeeded(name, token)
+def need(
+    token: str = "tok", name: str = "corp", client: str = ""
+) -> IntrospectionNeeded:
+    return IntrospectionNeeded(name, token, client)
 
 
 def measured(client: IntrospectionClient) -> dict[str, float]:
@@ -356,6 +358,25 @@ async def test_a_slow_flood_of_invented_tokens_is_bounded_too(
         with pytest.raises(Unavailable):
             await client.ask(need("bad5"))
     assert provider.asked == 15
+
+
+async def test_who_asks_in_vain_uses_up_his_share_and_nobody_elses(
+    provider: Provider,
+) -> None:
+    """R100: another client is answered, whose token nobody has seen before."""
+    bounds = Bounds(in_vain=8, in_vain_at_once=8)
+    async with client_of(issuer(provider.url), ticks=Ticks(), bounds=bounds) as client:
+        provider.answers["/introspect"] = saying({"active": False})
+        for number in range(4):
+            bad = need(f"bad{number}", client="192.0.2.1")
+            assert await client.ask(bad) is None
+        for number in range(100):
+            with pytest.raises(Unavailable):
+                await client.ask(need(f"worse{number}", client="192.0.2.1"))
+        provider.answers["/introspect"] = saying(ALICE)
+        for number in range(100):
+            good = need(f"good{number}", client="192.0.2.2")
+            assert await client.ask(good) == ALICE
 
 
 async def test_nobody_waits_for_his_turn_for_long(provider: Provider) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tokens.allowance import Allowance
+from gateway.tokens import allowance as rooms
+from gateway.tokens.allowance import Allowance, Shares
 
 NOW = 1_000_000.0
 
@@ -60,3 +62,80 @@ def test_no_rhythm_gets_more_than_the_rate(pauses: list[float]) -> None:
         now += pause
         count += allowance.take(now)
     assert count <= 10 + (now - NOW) * 50 + 1e-3
+
+
+def taken_by(client: str, shares: Shares, now: float, cost: float = 1.0) -> int:
+    """Take for *client* until nothing is left for it; return how often."""
+    count = 0
+    while shares.take(client, now, cost):
+        count += 1
+    return count
+
+
+def test_nobody_uses_up_what_all_have() -> None:
+    """Half of what there is at once, and then a quarter of what comes back."""
+    shares = Shares(rate=40, most=100)
+    assert taken_by("192.0.2.1", shares, NOW) == 50
+    assert taken_by("192.0.2.2", shares, NOW) == 50
+    assert taken_by("192.0.2.3", shares, NOW) == 0
+    # 20 came back: 5 for each of those two at most, and the rest for whoever comes.
+    now = NOW + 0.5
+    assert taken_by("192.0.2.1", shares, now) == 5
+    assert taken_by("192.0.2.2", shares, now) == 5
+    assert taken_by("192.0.2.3", shares, now) == 10
+
+
+def test_who_fails_is_refused_while_others_go_on() -> None:
+    """For as long as it likes, and however many the others are."""
+    shares = Shares(rate=40, most=100)
+    now = NOW
+    for second in range(100):
+        now += 1
+        taken_by("2001:db8:ffff::bad", shares, now)
+        for other in range(200):
+            client = f"2001:db8:{second}:{other}::1"
+            assert shares.take(client, now)
+            shares.give_back(client)
+
+
+def test_a_refusal_costs_no_share() -> None:
+    """What all have is used up: nobody pays for that with his own."""
+    shares = Shares(rate=40, most=100)
+    taken_by("192.0.2.1", shares, NOW)
+    taken_by("192.0.2.2", shares, NOW)
+    for _ in range(1000):
+        assert not shares.take("192.0.2.3", NOW)
+    assert taken_by("192.0.2.3", shares, NOW + 10) == 50
+
+
+def test_an_address_that_says_nothing_has_no_share() -> None:
+    """Of a Unix socket or of loopback: it may be one, or all there are."""
+    for client in ("", "127.0.0.1", "::1", "no address"):
+        assert taken_by(client, Shares(rate=40, most=100), NOW) == 100
+
+
+def test_who_has_one_address_of_a_network_has_them_all() -> None:
+    """RFC 6177: a /64 is one household."""
+    shares = Shares(rate=40, most=100)
+    assert taken_by("2001:db8::1", shares, NOW) == 50
+    assert taken_by("2001:db8::2", shares, NOW) == 0
+    assert taken_by("2001:db8:0:1::1", shares, NOW) == 50
+
+
+def test_shares_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has many addresses meets what all have."""
+    monkeypatch.setattr(rooms, "MAX_SHARES", 3)
+    shares = Shares(rate=40, most=100)
+    found = [shares.take(f"192.0.2.{number}", NOW) for number in range(150)]
+    assert found == [True] * 100 + [False] * 50
+    assert len(shares._own) == 3
+
+
+def test_what_was_given_back_is_there_again() -> None:
+    """To all, and to whom it was taken from."""
+    shares = Shares(rate=0, most=100)
+    for _ in range(1000):
+        assert shares.take("192.0.2.1", NOW, 40)
+        shares.give_back("192.0.2.1", 40)
+    assert taken_by("192.0.2.1", shares, NOW, 10) == 5
+    assert taken_by("", shares, NOW, 10) == 5

@@ -249,7 +249,9 @@ def test_what_it_begins_with_tells_whose_a_token_is() -> None:
     door = OpaqueAuthenticator([replace(RULES, prefix="c_"), other])
 
     for token, name in (("c_1", "corp"), ("o_1", "other")):
-        assert next(door.authenticate(token, NOW)) == IntrospectionNeeded(name, token)
+        for client in ("", "192.0.2.1"):
+            need = IntrospectionNeeded(name, token, client)
+            assert next(door.authenticate(token, NOW, client)) == need
     assert not door.recognises("x_1")
 
 

@@ -97,9 +97,12 @@ def door(*keys: SealingKey, direct: bool = True) -> JweAuthenticator:
 
 
 def judged(
-    token: str, at: JweAuthenticator | None = None, now: float = NOW
+    token: str,
+    at: JweAuthenticator | None = None,
+    now: float = NOW,
+    client: str = "",
 ) -> Principal | Denial:
-    steps = (at or door(key())).authenticate(token, now)
+    steps = (at or door(key())).authenticate(token, now, client)
     try:
         need = next(steps)
         if isinstance(need, OpeningNeeded):
@@ -401,11 +404,13 @@ def altered(token: str) -> str:
     return token[: token.rindex(".")] + "." + make.b64(bytes(16))
 
 
-def in_vain(at: JweAuthenticator, token: str, now: float = NOW) -> int:
+def in_vain(
+    at: JweAuthenticator, token: str, now: float = NOW, client: str = ""
+) -> int:
     """Count how often *token* is refused until it is an outage instead."""
     for count in range(1000):
         try:
-            assert isinstance(judged(token, at, now), Denial)
+            assert isinstance(judged(token, at, now, client), Denial)
         except Unavailable:
             return count
     return 1000
@@ -426,6 +431,19 @@ def test_so_many_are_opened_in_vain() -> None:
         assert in_vain(at, token, NOW + 0.5) == 25
         # What is refused for its form was not opened.
         assert why(token[:-1], at) == "token.malformed:form"
+
+
+def test_who_has_opened_in_vain_keeps_nobody_else_from_it() -> None:
+    """R100: a client has half of what there is, and a quarter of what comes back."""
+    own = key("RSA-OAEP-256")
+    at = door(own)
+    good, bad = sealed(inner(), by=own, cty="JWT"), strangers(own)
+    assert in_vain(at, bad, client="192.0.2.1") == 64
+    for _ in range(200):
+        assert isinstance(judged(good, at, client="192.0.2.2"), Principal)
+    with pytest.raises(Unavailable):
+        judged(good, at, client="192.0.2.1")
+    assert in_vain(at, bad, NOW + 1, client="192.0.2.1") == 12
 
 
 def test_good_tokens_are_opened_without_end() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.model import Denial, Headers, HeaderSection, Peer, Reason, RequestHead
 from gateway.wire.request import (
+    household,
     is_host,
     normalise_peer,
     peer_of,
@@ -301,6 +302,26 @@ def test_a_peer_has_one_spelling(address: str, written: str, trusted: bool) -> N
     """A dual-stack socket makes `::ffff:10.0.0.1` of 10.0.0.1."""
     assert normalise_peer(address) == written
     assert peer_of(address, PROXIES) == Peer(written, trusted)
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::f:0:0:1", "2001:db8::/64"),
+        ("2001:db8:0:1::", "2001:db8:0:1::/64"),
+        ("127.0.0.1", ""),
+        ("::1", ""),
+        ("", ""),
+        ("no address", ""),
+    ],
+)
+def test_who_has_one_address_is_counted_for_its_network(
+    address: str, counted: str
+) -> None:
+    """RFC 6177; where an address says nothing, it is nobody in particular."""
+    assert household(address) == counted
 
 
 @given(
