@@ -148,6 +148,7 @@ ProofAlgorithm = Literal[
     "ES384",
     "ES512",
     "EdDSA",
+    "Ed25519",
 ]
 Algorithm = Literal[ProofAlgorithm, "HS256", "HS384", "HS512"]
 ScopeChoice = Literal["limit", "grant", "ignore"]

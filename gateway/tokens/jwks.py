@@ -41,8 +41,10 @@ MAX_RSA_EXPONENT = 2**32  # larger ones only make verifying slow
 
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 section 3.2
+# Of one key, by its old name and by that of RFC 9864: who trusts one names it.
+EDWARDS_ALGORITHMS = ("EdDSA", "Ed25519")
 ALGORITHMS = frozenset(
-    {*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA", *HMAC_BYTES}
+    {*RSA_ALGORITHMS, "ES256", "ES384", "ES512", *EDWARDS_ALGORITHMS, *HMAC_BYTES}
 )
 """Everything we can verify. `none` is not an algorithm."""
 
@@ -259,7 +261,7 @@ def _algorithms_of(public: PublicKey) -> tuple[str, ...]:
         return RSA_ALGORITHMS
     if isinstance(public, ec.EllipticCurvePublicKey):
         return (_CURVE_ALGORITHM[public.curve.name],)
-    return ("EdDSA",)
+    return EDWARDS_ALGORITHMS
 
 
 def _rsa(entry: Mapping[str, Any]) -> object:

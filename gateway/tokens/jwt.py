@@ -32,18 +32,29 @@ from gateway.tokens.claims import (
 )
 from gateway.tokens.compact import Compact, split
 from gateway.tokens.fingerprints import name_of_content
-from gateway.tokens.jwks import ALGORITHMS, MAX_KEY_ID, KeyStore
+from gateway.tokens.jwks import (
+    ALGORITHMS,
+    EDWARDS_ALGORITHMS,
+    MAX_KEY_ID,
+    KeyStore,
+)
 from gateway.tokens.strict_json import loads
 
 _PARTS = 3  # header.payload.signature; a JWE has five (RFC 7516 section 9)
 
+_KNOWN = get_default_algorithms()
 _VERIFIERS: Mapping[str, Algorithm] = {
-    name: algorithm
-    for name, algorithm in get_default_algorithms().items()
-    if name in ALGORITHMS
+    # RFC 9864: EdDSA, where the key can only be of that curve.
+    name: _KNOWN["EdDSA" if name == "Ed25519" else name]
+    for name in ALGORITHMS
 }
 # Two numbers of the curve's size, end to end (RFC 7518 section 3.4).
-_SIGNATURE_BYTES = {"ES256": 64, "ES384": 96, "ES512": 132, "EdDSA": 64}
+_SIGNATURE_BYTES = {
+    "ES256": 64,
+    "ES384": 96,
+    "ES512": 132,
+    **dict.fromkeys(EDWARDS_ALGORITHMS, 64),  # RFC 8032 section 5.1.6
+}
 
 # JWTs that prove or order something, and are access to nothing (RFC 8725 section
 # 3.11). Refused whatever [issuer.x].token_types says.

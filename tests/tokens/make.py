@@ -34,6 +34,7 @@ CURVES: dict[str, ec.EllipticCurve] = {
     "ES512": ec.SECP521R1(),
 }
 SIGNERS = get_default_algorithms()
+SIGNERS["Ed25519"] = SIGNERS["EdDSA"]  # RFC 9864
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Key:
 def _private(algorithm: str, name: str) -> Any:
     if algorithm in CURVES:
         return ec.generate_private_key(CURVES[algorithm])
-    if algorithm == "EdDSA":
+    if algorithm == "OKP":
         return ed25519.Ed25519PrivateKey.generate()
     if algorithm.startswith("HS"):
         return (name.encode() + b"-0123456789abcdef" * 4)[: int(algorithm[2:]) // 8]
@@ -93,8 +94,10 @@ def _private(algorithm: str, name: str) -> Any:
 
 def key(algorithm: str = "ES256", name: str = "k1") -> Key:
     """Return the key called *name*, always the same one in a test run."""
-    # RS* and PS* of one name share their key: only its use differs.
-    family = "RSA" if algorithm[:2] in {"RS", "PS"} else algorithm
+    # RS* and PS* of one name share their key: only its use differs. So do the two names
+    # of one algorithm.
+    families = {"RS": "RSA", "PS": "RSA", "Ed": "OKP"}
+    family = families.get(algorithm[:2], algorithm)
     return Key(algorithm, name, _private(family, name))
 
 

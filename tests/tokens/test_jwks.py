@@ -79,6 +79,14 @@ def test_a_token_without_a_key_id_gets_the_only_key() -> None:
     assert parse(EC, other).find(None, "RS256") is None
 
 
+def test_an_edwards_key_has_two_names_for_one_algorithm() -> None:
+    """RFC 9864; the issuer's rules say which of them its tokens may carry."""
+    whole, one = changed(ED, alg=None), frozenset({"Ed25519", "ES256"})
+
+    assert [key.algorithm for key in parse(whole).keys] == ["Ed25519", "EdDSA"]
+    assert [key.algorithm for key in parse(whole, algorithms=one).keys] == ["Ed25519"]
+
+
 def test_keys_without_names_are_asked_by_algorithm() -> None:
     """A token's key id says nothing about a set that has none."""
     keys = parse(changed(EC, kid=None))

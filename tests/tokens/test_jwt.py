@@ -31,10 +31,11 @@ ISS = "https://id.example"
 KEY = make.key("ES256")
 RSA = make.key("RS256", "r1")
 ED = make.key("EdDSA", "e1")
+ED25519 = make.key("Ed25519", "e2")
 CORP = IssuerRules(
     name="corp",
     issuer=ISS,
-    algorithms=frozenset({"ES256", "RS256", "EdDSA"}),
+    algorithms=frozenset({"ES256", "RS256", "EdDSA", "Ed25519"}),
     token_types=frozenset({"at+jwt", "jwt"}),
     role_claim=("roles",),
     role_allow=frozenset({"admin"}),
@@ -68,7 +69,7 @@ class Keys:
 
 
 STORE = Keys(
-    corp=KeySet((KEY.verifying, RSA.verifying, ED.verifying)),
+    corp=KeySet((KEY.verifying, RSA.verifying, ED.verifying, ED25519.verifying)),
     home=KeySet((VerificationKey("HS256", None, SHARED.private),)),
 )
 DOOR = JwtAuthenticator([CORP, HOME], STORE)
@@ -117,7 +118,7 @@ def test_the_key_that_verified_is_known_and_counts_as_used() -> None:
     assert STORE.uses == [RSA.verifying]
 
 
-@pytest.mark.parametrize("key", [KEY, RSA, ED], ids=lambda key: key.algorithm)
+@pytest.mark.parametrize("key", [KEY, RSA, ED, ED25519], ids=lambda key: key.algorithm)
 def test_a_whole_token_names_its_principal(key: make.Key) -> None:
     """Whichever of the issuer's keys and algorithms has signed it."""
     found = believed(token(key=key, roles=["admin", "other"]))
@@ -481,7 +482,7 @@ def every_encoding(key: make.Key) -> list[bytes]:
     return [bom + form for form in forms for bom in (b"", b"\xef\xbb\xbf")]
 
 
-@pytest.mark.parametrize("key", [KEY, RSA, ED], ids=lambda key: key.algorithm)
+@pytest.mark.parametrize("key", [KEY, RSA, ED, ED25519], ids=lambda key: key.algorithm)
 def test_a_public_key_is_no_hmac_secret(key: make.Key) -> None:
     """HS256 with any encoding of the issuer's key: the key is bound to its use."""
     for secret in every_encoding(key):
