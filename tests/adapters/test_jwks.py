@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwk
 
+from bench.ports import free_port
 from gateway.adapters.issuer_http import resolve_name
 from gateway.adapters.jwks import MAX_GONE, JwksClient
 from gateway.adapters.key_sources import Timing
@@ -406,11 +407,7 @@ async def test_a_source_that_is_away_is_asked_once_a_second() -> None:
 
 async def test_nobody_listening_is_an_outage(provider: Provider) -> None:
     """A refused connection fails at once."""
-    closed = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
-    port = closed.sockets[0].getsockname()[1]
-    closed.close()
-    await closed.wait_closed()
-    async with client_of(issuer(f"http://127.0.0.1:{port}")) as client:
+    async with client_of(issuer(f"http://127.0.0.1:{free_port()}")) as client:
         with pytest.raises(Unavailable):
             await client.fetch(need())
         assert client.health("corp") == "no keys: ConnectError"

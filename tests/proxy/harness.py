@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.ports import free_port
 from gateway.clock import Clock
 from gateway.config.settings import (
     Address,
@@ -358,10 +359,7 @@ async def gate_to(
         task.add_done_callback(ended)
         return task
 
-    # A port that nobody listens at: bound, and closed again.
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        nobody = unused.getsockname()[1]
+    nobody = free_port()  # listens there
     limits = timeouts or Timeouts()  # a SYN that was lost is sent again after 1 s
     known = {"nowhere": at("127.0.0.1", nobody, name="nowhere", timeout=limits)}
     if backend is not None:

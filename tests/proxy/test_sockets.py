@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from gateway.config.settings import Address
 from gateway.proxy.sockets import bind, bind_all, bind_each, remove
 
@@ -58,10 +59,10 @@ def test_a_data_socket_is_for_the_group_too(tmp_path: Path) -> None:
 
 def test_every_ipv6_address_is_no_ipv4_address() -> None:
     """`[::]` and `0.0.0.0` may share a port: whoever wants both says both."""
-    (six,) = bind_all([Address("::", 0)])
+    port = free_port()  # of both, and not one that somebody's connection may have
+    (six,) = bind_all([Address("::", port)])
     with six:
         six.listen()
-        port = six.getsockname()[1]
         with socket.socket() as client:
             assert client.connect_ex(("127.0.0.1", port)) != 0
         (four,) = bind_all([Address("0.0.0.0", port)])
@@ -85,10 +86,9 @@ def test_a_name_that_is_none_is_said() -> None:
 
 def test_all_or_none_of_the_addresses_are_bound() -> None:
     """A port that is taken leaves none of the others behind."""
-    with bind(Address("127.0.0.1", 0)) as taken, bind(Address("127.0.0.1", 0)) as free:
+    with bind(Address("127.0.0.1", 0)) as taken:
         taken.listen()
-        port, other = taken.getsockname()[1], free.getsockname()[1]
-        free.close()
+        port, other = taken.getsockname()[1], free_port()
         wanted = [Address("127.0.0.1", other), Address("127.0.0.1", port)]
         with pytest.raises(OSError, match=str(port)):
             bind_all(wanted)
