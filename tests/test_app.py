@@ -517,7 +517,10 @@ async def test_every_request_is_counted_on_the_probes_port(tmp_path: Path) -> No
 
 
 async def test_a_flood_of_forgeries_harms_nobody_who_is_known(tmp_path: Path) -> None:
-    """R100: so many are opened, beside the loop; the others are an outage at once."""
+    """R100: so many are opened, beside the loop; the others are an outage at once.
+
+    To whoever they came from, and to nobody else.
+    """
     site = SealedSite(tmp_path)
     (tmp_path / "rsa.pem").write_text(RSA, encoding="ascii")
     (tmp_path / "rsa.pem").chmod(0o600)
@@ -531,27 +534,29 @@ key = "file:rsa.pem"
     engine = Engine(site.load())
     now = engine.clock.wall()
 
-    async def asked(token: str) -> str:
+    async def asked(token: str, client: str = "192.0.2.1") -> str:
         try:
-            head = head_of(b"/api/orders/me", bearer(token))
+            head = head_of(b"/api/orders/me", bearer(token))._replace(client=client)
             return type(await engine.decide(head, now)).__name__
         except Unavailable as outage:
             return outage.dependency
 
-    known, new = site.nested(by="rsa"), site.nested(by="rsa")
+    known, new, newer = (site.nested(by="rsa") for _ in range(3))
     body = known.rpartition(".")[0]
     forged = [f"{body}.{make.b64(number.to_bytes(16))}" for number in range(200)]
     assert await asked(known) == "Permit"
     found = Counter(await asyncio.gather(*map(asked, forged)))
 
-    assert found == {"Denial": 128, "opening of tokens": 72}
+    assert found == {"Denial": 64, "opening of tokens": 136}
     assert await asked(known) == "Permit"
     assert await asked(new) == "opening of tokens"
+    assert await asked(new, client="192.0.2.2") == "Permit"
+    assert await asked(newer) == "opening of tokens"
     now += 1
-    assert await asked(new) == "Permit"
+    assert await asked(newer) == "Permit"
     needs = engine.metrics.snapshot()[NEEDS.name]
     assert {labels: sum(series[:-1]) for labels, series in needs.items()} == {
-        ("opening", "answered"): 130.0
+        ("opening", "answered"): 67.0
     }
     await engine.aclose()
 
