@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from gateway.adapters.api_keys import ApiKeys, MemoryApiKeys, RedisApiKeys
 from gateway.adapters.memory_store import MemoryRevocations
-from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.adapters.replays import MemoryReplays, RedisReplays, Replays
 from gateway.adapters.tickets import MemoryTickets, RedisTickets, Tickets
 from gateway.clock import Clock
@@ -64,6 +63,9 @@ def stores_of(
             MemoryReplays(clock),
             api_keys,
         )
+    # redis takes 90 ms to import: who keeps everything in memory doesn't wait for it.
+    from gateway.adapters.redis_mirror import MirroredRevocations  # noqa: PLC0415
+
     if keys is not None:
         api_keys = RedisApiKeys(url, clock, keys.pepper)
     return Stores(

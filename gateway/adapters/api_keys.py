@@ -9,7 +9,7 @@ gateway.adapters.redis_queue wait at most; then they are refused with an outage.
 
 When a key was last used is written down every minute, besides, and may be lost.
 
-Imports: gateway.adapters.redis_line, gateway.adapters.redis_queue, gateway.clock,
+Imports: gateway.adapters.redis_queue, gateway.adapters.script, gateway.clock,
 gateway.model, gateway.tokens.api_key.
 """
 
@@ -21,8 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from gateway.adapters.redis_line import Script
-from gateway.adapters.redis_queue import Queue
+from gateway.adapters.script import Script
 from gateway.clock import Clock
 from gateway.model import Unavailable
 from gateway.tokens.api_key import ApiKey, read, written
@@ -216,6 +215,9 @@ class RedisApiKeys:
     def __init__(
         self, url: str, clock: Clock, pepper: bytes | None, *, deadline: float = 0.100
     ) -> None:
+        # redis takes 90 ms to import: who keeps these in memory doesn't wait for it.
+        from gateway.adapters.redis_queue import Queue  # noqa: PLC0415
+
         self._queue = Queue(url, STORE, deadline=deadline)
         self._clock = clock
         self._pepper = pepper

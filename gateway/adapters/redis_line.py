@@ -6,7 +6,7 @@ gateway.adapters.redis_places' to know. A script's first argument is a number th
 repeats as the first element of its reply. An answer that is late, or another's, is
 thereby known as one, whatever happened on the connection before (CVE-2023-28858).
 
-Imports: hiredis, redis, gateway.adapters.redis_places.
+Imports: hiredis, redis, gateway.adapters.redis_places, gateway.adapters.script.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha1
 from typing import Any
 
 import hiredis
@@ -25,6 +24,7 @@ from redis.exceptions import ConnectionError as ConnectionBroken
 from redis.exceptions import MovedError, NoScriptError, ResponseError
 
 from gateway.adapters.redis_places import hang_up, places_of
+from gateway.adapters.script import Script
 
 Reply = list[Any] | ResponseError
 """What a script returned after the number, or the error reply to it."""
@@ -32,14 +32,6 @@ Reply = list[Any] | ResponseError
 
 class Garbled(Exception):  # noqa: N818  (what the other end said)
     """A reply that is none to what was asked."""
-
-
-class Script:
-    """A Lua script. Redis knows one that it has run by its digest."""
-
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self.digest = sha1(text, usedforsecurity=False).hexdigest().encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ exchange is a task of its own, so that a caller who is cancelled leaves no answe
 for another (I7). A store that has not answered several times in a row is asked by
 probes alone until it does: meanwhile nobody waits for it (R60).
 
-Imports: gateway.adapters.circuit, gateway.adapters.redis_line, gateway.model.
+Imports: gateway.adapters.circuit, gateway.adapters.redis_line, gateway.adapters.script,
+gateway.model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.adapters.circuit import Circuit
-from gateway.adapters.redis_line import Call, Line, Reply, Script
+from gateway.adapters.redis_line import Call, Line, Reply
+from gateway.adapters.script import Script
 from gateway.model import Unavailable
 
 MAX_WAITING = 1024  # questions; whoever comes after them fails at once

@@ -14,7 +14,8 @@ was a replica meanwhile; nothing else would tell a snapshot that was loaded agai
 replica that has become the master and has missed the last writes. Then a new epoch
 begins: see gateway.revocation.feed.
 
-Imports: gateway.adapters.redis_line, gateway.config.settings, gateway.revocation.
+Imports: gateway.adapters.redis_line, gateway.adapters.script, gateway.config.settings,
+gateway.revocation.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from gateway.adapters.redis_line import Call, Garbled, Script
+from gateway.adapters.redis_line import Call, Garbled
+from gateway.adapters.script import Script
 from gateway.config.settings import LEASE
 from gateway.revocation.entries import PREFIX, Kind, Revocation, key_of, value_of
 from gateway.revocation.feed import Position, entry_at

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.adapters.circuit import Circuit
-from gateway.adapters.redis_line import Call, Garbled, Line, Script
+from gateway.adapters.redis_line import Call, Garbled, Line
 from gateway.adapters.redis_scripts import NO_KEY, position_of, write_of
+from gateway.adapters.script import Script
 from gateway.clock import Clock
 from gateway.model import Principal, Unavailable
 from gateway.revocation.entries import (

@@ -6,7 +6,7 @@ so is one that does not reach back far enough: whoever starts empty, because it 
 has been emptied, has lost its last writes or is another one than before, can't tell
 about proofs from before that moment (R80).
 
-Imports: gateway.adapters.redis_line, gateway.adapters.redis_queue, gateway.clock,
+Imports: gateway.adapters.redis_queue, gateway.adapters.script, gateway.clock,
 gateway.model, gateway.tokens.dpop.
 """
 
@@ -15,8 +15,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Protocol
 
-from gateway.adapters.redis_line import Script
-from gateway.adapters.redis_queue import Queue
+from gateway.adapters.script import Script
 from gateway.clock import Clock
 from gateway.model import Unavailable
 from gateway.tokens.dpop import AHEAD, WINDOW
@@ -111,6 +110,9 @@ class RedisReplays:
     """
 
     def __init__(self, url: str, clock: Clock, *, deadline: float = 0.150) -> None:
+        # redis takes 90 ms to import: who keeps these in memory doesn't wait for it.
+        from gateway.adapters.redis_queue import Queue  # noqa: PLC0415
+
         self._queue = Queue(url, STORE, deadline=deadline)
         self._wall = clock.wall
 

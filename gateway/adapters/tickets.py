@@ -3,7 +3,7 @@
 To take one is to remove it, in one step: of any number of requests that present the
 same ticket at once, one is answered. What is kept is gateway.tokens.tickets' to read.
 
-Imports: gateway.adapters.redis_line, gateway.adapters.redis_queue, gateway.clock,
+Imports: gateway.adapters.redis_queue, gateway.adapters.script, gateway.clock,
 gateway.model.
 """
 
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway.adapters.redis_line import Script
-from gateway.adapters.redis_queue import Queue
+from gateway.adapters.script import Script
 from gateway.clock import Clock
 from gateway.model import Unavailable
 
@@ -79,6 +78,9 @@ class RedisTickets:
     """
 
     def __init__(self, url: str, *, deadline: float = 0.150) -> None:
+        # redis takes 90 ms to import: who keeps these in memory doesn't wait for it.
+        from gateway.adapters.redis_queue import Queue  # noqa: PLC0415
+
         self._queue = Queue(url, STORE, deadline=deadline)
 
     async def keep(self, name: bytes, value: bytes, life: float) -> None:

@@ -17,7 +17,8 @@ from redis.exceptions import ConnectionError as ConnectionBroken
 from redis.exceptions import ResponseError
 
 from bench.ports import free_port
-from gateway.adapters.redis_line import Call, Garbled, Line, Script
+from gateway.adapters.redis_line import Call, Garbled, Line
+from gateway.adapters.script import Script
 from tests.adapters.resp import Command, peer, says
 from tests.redis_server import RedisServer, start_redis
 

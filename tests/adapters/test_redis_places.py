@@ -27,11 +27,12 @@ from redis.exceptions import ConnectionError as ConnectionBroken
 
 from bench.ports import free_port
 from gateway.adapters.api_keys import RedisApiKeys
-from gateway.adapters.redis_line import Call, Line, Reply, Script
+from gateway.adapters.redis_line import Call, Line, Reply
 from gateway.adapters.redis_mirror import MirroredRevocations
 from gateway.adapters.redis_places import NoMaster, hang_up, places_of
 from gateway.adapters.redis_store import RedisRevocations
 from gateway.adapters.replays import RedisReplays
+from gateway.adapters.script import Script
 from gateway.adapters.tickets import RedisTickets
 from gateway.model import Unavailable
 from gateway.revocation.entries import key_of

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.adapters import redis_queue as module
 from gateway.adapters.circuit import OPEN_AFTER
-from gateway.adapters.redis_line import Script
 from gateway.adapters.redis_queue import MAX_CALLS, Queue
+from gateway.adapters.script import Script
 from gateway.model import Unavailable
 from tests.adapters.resp import Command, peer
 from tests.redis_server import RedisServer, start_redis
