@@ -15,7 +15,8 @@ from collections import OrderedDict
 from gateway.wire.request import household
 
 MAX_SHARES = 1024  # households that are told apart
-# Of what all have: two households that fail as fast as they can leave something.
+# Of what all have. Two households can take all that there is at once; but of what comes
+# back, whoever fails as fast as he can leaves three quarters.
 _OF_AT_ONCE, _OF_RATE = 1 / 2, 1 / 4
 
 

@@ -379,6 +379,26 @@ async def test_who_asks_in_vain_uses_up_his_share_and_nobody_elses(
             assert await client.ask(good) == ALICE
 
 
+async def test_what_was_not_asked_after_all_is_nobodys_share(
+    provider: Provider,
+) -> None:
+    """Who had no turn has cost the issuer nothing, and may come again."""
+    provider.answers["/introspect"] = gate = Gate(saying({"active": False}))
+    bounds = Bounds(at_once=1, turn=0.01, in_vain=0, in_vain_at_once=4)
+    async with client_of(issuer(provider.url), ticks=Ticks(), bounds=bounds) as client:
+        first = asyncio.ensure_future(client.ask(need("bad0", client="192.0.2.1")))
+        await asked(provider, 1)
+        for number in range(5):
+            with pytest.raises(Unavailable):
+                await client.ask(need(f"no turn {number}", client="192.0.2.1"))
+        gate.opened.set()
+        assert await first is None
+        assert await client.ask(need("bad1", client="192.0.2.1")) is None
+        with pytest.raises(Unavailable):
+            await client.ask(need("bad2", client="192.0.2.1"))
+    assert provider.asked == 2
+
+
 async def test_nobody_waits_for_his_turn_for_long(provider: Provider) -> None:
     """A slow issuer is a busy one; that is not held against it."""
     provider.answers["/introspect"] = gate = Gate(saying(ALICE))

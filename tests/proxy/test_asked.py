@@ -9,7 +9,7 @@ import pytest
 
 from gateway.model import ANONYMOUS, HeaderSection, Peer, Permit, RequestHead
 from gateway.proxy import asked
-from gateway.proxy.asked import Asked, KnownHeads, Way, plain
+from gateway.proxy.asked import Asked, KnownHeads, Seen, Way, plain
 from gateway.wire.request import read_head
 from tests.proxy.harness import ALICE, PUBLIC, ROUTE
 
@@ -142,3 +142,19 @@ def test_what_is_plain_has_no_body_and_goes_on() -> None:
     assert short.body is not None
     assert short.body.length == 0
     assert not long.is_plain
+
+
+def test_what_comes_again_is_told_of_the_last_ones_alone() -> None:
+    """Of any number that come once, no more is held than that."""
+    seen = Seen(2)
+
+    assert [seen(data) for data in (b"a", b"b", b"a", b"b")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert [seen(data) for data in (b"c", b"a", b"c")] == [False, False, True]
+    for number in range(1_000):
+        assert not seen(b"%d" % number)
+        assert len(seen._hashes) <= 2

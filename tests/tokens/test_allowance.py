@@ -105,7 +105,8 @@ def test_a_refusal_costs_no_share() -> None:
     taken_by("192.0.2.2", shares, NOW)
     for _ in range(1000):
         assert not shares.take("192.0.2.3", NOW)
-    assert taken_by("192.0.2.3", shares, NOW + 10) == 50
+    # All that has come back: its share is whole, and larger.
+    assert taken_by("192.0.2.3", shares, NOW + 0.5) == 20
 
 
 def test_an_address_that_says_nothing_has_no_share() -> None:
@@ -129,6 +130,17 @@ def test_shares_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [shares.take(f"192.0.2.{number}", NOW) for number in range(150)]
     assert found == [True] * 100 + [False] * 50
     assert len(shares._own) == 3
+
+
+def test_who_keeps_coming_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a busy hour would give him a new share."""
+    monkeypatch.setattr(rooms, "MAX_SHARES", 3)
+    shares = Shares(rate=0, most=100)
+    taken_by("192.0.2.1", shares, NOW)
+    for number in range(2, 50):
+        assert shares.take(f"192.0.2.{number}", NOW)
+        shares.give_back(f"192.0.2.{number}")
+        assert not shares.take("192.0.2.1", NOW)
 
 
 def test_what_was_given_back_is_there_again() -> None:
