@@ -119,7 +119,8 @@ UPSTREAM_FULL = Family(
 CONNECTIONS = Family(
     "gateway_connections",
     "gauge",
-    "Connections of clients: with a request in hand, idle, or in their TLS handshake.",
+    "Connections of clients: with a request in hand or one that waits to be seen to, "
+    "idle, or in their TLS handshake.",
     ("state",),
 )
 CONNECTIONS_REFUSED = Family(

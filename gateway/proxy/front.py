@@ -34,6 +34,7 @@ from gateway.model import Denial, Peer, Reason
 from gateway.proxy import exchange
 from gateway.proxy.asked import Asked, KnownHeads, plain
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.precedence import Precedence
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.websocket import SocketExchange
 from gateway.wire.framing import check_request
@@ -74,6 +75,7 @@ class Port(exchange.Port, Protocol):
 
     clock: Clock
     known_heads: KnownHeads
+    precedence: Precedence
     buffer: bytearray
     view: memoryview  # of buffer
 
@@ -112,6 +114,7 @@ class Front(asyncio.BaseProtocol):
     _drained = 0  # bytes thrown away since then
     _held = False  # not reading: the body has nowhere to go
     _behind = False  # not reading: later requests wait
+    _postponed = b""  # read, and to be taken at its turn
     _ahead = 0  # bytes of later requests
     _line: bytes | None = None  # of the request line, while it is not whole
     _url = b""
@@ -160,11 +163,39 @@ class Front(asyncio.BaseProtocol):
             if self._drained >= LINGER_BYTES:
                 self._stop_draining()
             return
-        self._now = self._monotonic()
-        idle = self.current is None and not self._in_head and not self._waiting
-        if idle and self._line is None:
-            if self._take_known(data):
+        if self._postponed:
+            self._postponed += data
+            self._pause()
+            return
+        now = self._now = self._monotonic()
+        if self.current is not None or self._waiting:
+            self._take_unknown(data, idle=False)
+        elif self._in_head or self._line is not None or not self._take_known(data):
+            if self._port.precedence.take(self, now):
+                self._take_unknown(data, idle=not self._in_head)
                 return
+            self._postponed = data
+            if not self._in_head:
+                self.deadline = now + self._server.header_timeout
+
+    def go_on(self) -> None:
+        """Take what had to wait."""
+        data, self._postponed = self._postponed, b""
+        if self._deaf:
+            return
+        if self._behind:
+            self._behind = False
+            self.transport.resume_reading()
+        try:
+            self._take_unknown(data, idle=not self._in_head)
+        except Exception:
+            # Whoever else waits must not suffer from it.
+            logger.exception("a request could not be read")
+            self.transport.abort()
+
+    def _take_unknown(self, data: bytes, *, idle: bool) -> None:
+        """Take what needs the parser; *idle*: it begins a request."""
+        if idle and self._line is None:
             self._line = b""
         if self._line is not None and not self._is_line_clean(data):
             self._broken(Denial(Reason.REQUEST_MALFORMED, "request line"))
@@ -336,7 +367,7 @@ class Front(asyncio.BaseProtocol):
         """Close when the request in hand, if there is one, has been answered."""
         if self.current is not None:
             self.current.drain()
-        elif not self._in_head and not self._is_closing:
+        elif not self._in_head and not self._postponed and not self._is_closing:
             self.close()
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from gateway.proxy.front import Front, PlainFront
 from gateway.proxy.gate import Gate
 from gateway.proxy.names import Names, Resolve
 from gateway.proxy.pool import Pool, UpstreamState
+from gateway.proxy.precedence import Precedence
 from gateway.proxy.streams import Streams
 from gateway.proxy.tls import Certificates, Handshake, Listener
 from gateway.tokens.certificates import thumbprint
@@ -85,6 +86,7 @@ class DataPort:
         self.fronts: set[Front] = set()
         self.streams = Streams(gate.is_revoked)
         self.known_heads = KnownHeads()
+        self.precedence = Precedence(clock.monotonic)
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
         self.random = random
@@ -250,7 +252,9 @@ class DataPort:
         active = sum(front.current is not None for front in self.fronts)
         yield ACTIVE, (), active
         yield CONNECTIONS, ("active",), active
-        yield CONNECTIONS, ("idle",), len(self.fronts) - active
+        waiting = len(self.precedence)
+        yield CONNECTIONS, ("waiting",), waiting
+        yield CONNECTIONS, ("idle",), len(self.fronts) - active - waiting
         yield CONNECTIONS, ("handshake",), len(self._handshakes)
         yield CONNECTIONS_REFUSED, (), self._refused
         for pool in self.pools.values():

@@ -219,6 +219,7 @@ async def test_it_says_what_is_open_and_in_use() -> None:
     assert measured == {
         ("http_server_active_requests",): 2,
         ("gateway_connections", "active"): 2,
+        ("gateway_connections", "waiting"): 0,
         ("gateway_connections", "idle"): 1,
         ("gateway_connections", "handshake"): 0,
         ("gateway_connections_refused_total",): 1,

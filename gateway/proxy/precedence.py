@@ -1,0 +1,81 @@
+"""Who goes first: what is known, and then what has to be read.
+
+What comes again is answered where it is received. What has to be parsed, verified and
+perhaps refused takes ten times as long, and anybody can send it. Of such requests that
+arrive together the first is seen to at once; the others wait, and one or two of them
+are taken in each turn of the loop, so that whose head is known waits for no more than
+those (R100). Where the loop is so busy that they have waited for a while, they get as
+much of each turn as everything else took: they are late then, and not starved.
+
+Nothing is refused here, and each connection waits once, with what one read brought.
+
+Imports: the standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+SHARE = 0.0002  # seconds of a turn of the loop
+PATIENCE = 0.02  # seconds that they wait until they get more
+
+
+class Waiting(Protocol):
+    """Who waits until it is seen to."""
+
+    def go_on(self) -> None:
+        """Take what was received. Raises nothing."""
+        ...
+
+
+class Precedence:
+    """Shares the turns of a loop.
+
+    Args:
+        monotonic: Seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._queue: deque[tuple[float, Waiting]] = deque()
+        self._is_on = False  # the loop will call us
+        self._since = 0.0  # when it last did, or since it will
+        self._until: float | None = None  # of the share; None: it was not begun
+
+    def __len__(self) -> int:
+        """Count those that wait."""
+        return len(self._queue)
+
+    def take(self, one: Waiting, now: float) -> bool:
+        """Tell whether *one* goes on at once; if not, it is told later."""
+        if not self._is_on:
+            self._is_on = True
+            self._since = now
+            asyncio.get_running_loop().call_soon(self._next)
+        if not self._queue:
+            if self._until is None:
+                self._until = now + SHARE
+                return True
+            if now < self._until:
+                return True
+        self._queue.append((now, one))
+        return False
+
+    def _next(self) -> None:
+        # Whatever had arrived was looked at; when we are done, the loop looks again.
+        queue, now = self._queue, self._monotonic()
+        until = now + SHARE if self._until is None else self._until
+        if queue and now - queue[0][0] > PATIENCE:
+            until = max(until, now + (now - self._since))
+        while queue and now < until:
+            queue.popleft()[1].go_on()
+            now = self._monotonic()
+        self._until = None
+        self._since = now
+        if queue:
+            asyncio.get_running_loop().call_soon(self._next)
+        else:
+            self._is_on = False
