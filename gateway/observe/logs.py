@@ -22,6 +22,9 @@ from gateway.observe.redact import redact
 MAX_MESSAGE = 2048  # characters (R97)
 MAX_TRACEBACK = 16_384  # characters; its end, which names the error, is kept
 
+# They tell of each question that is asked, and so of each invented token.
+_TALKATIVE = ("httpx2", "httpcore2")
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -92,6 +95,8 @@ def install(handler: logging.Handler, *, level: int = logging.INFO) -> None:
         logger.propagate = True
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # Otherwise a record that can't be formatted is printed as it is, with arguments.
     logging.raiseExceptions = False
     logging.captureWarnings(capture=True)

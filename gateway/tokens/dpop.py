@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
-from gateway.model import Denial, Reason
+from gateway.model import Denial, Reason, VerificationKey
 from gateway.tokens.compact import split
 from gateway.tokens.jwks import KeyRefused, key_of_proof
 from gateway.tokens.jwt import verify
@@ -39,6 +40,10 @@ SLOT: Final = 300
 """Seconds in which we give one nonce; it is good in the next ones too."""
 MAX_PROOF: Final = 8 * 1024  # bytes; an RSA key and signature of 8192 bits take half
 MAX_ID: Final = 128  # characters of `jti`
+MAX_KNOWN: Final = 1024
+"""Headers of proofs that are kept. OpenSSL takes as long to get used to a key as to
+verify with it."""
+MAX_KNOWN_HEADER: Final = 1024  # bytes; one with an RSA key of 4096 bits has 1,000
 _TYPE: Final = "dpop+jwt"
 _SLOT_BYTES: Final = 8
 _TAG: Final = 16  # bytes of a nonce's HMAC
@@ -62,6 +67,13 @@ class Proof(NamedTuple):
 
     name: bytes  # of whose key and `jti`: what is kept is no credential (R53)
     issued_at: float  # Unix seconds
+
+
+class Holder(NamedTuple):
+    """Whoever has the private half of a key."""
+
+    key: VerificationKey
+    thumbprint: str  # its `jkt`
 
 
 class Nonces:
@@ -107,6 +119,10 @@ class Proofs:
     nonces: Nonces | None = None  # None: proofs need none
     names: tuple[str, ...] = field(init=False)  # of the algorithms, for challenges
     _origin: str = field(init=False)
+    # By the first part of a proof, as received.
+    _known: dict[bytes, Holder] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         origin = canonical_uri(self.public_url)
@@ -138,21 +154,11 @@ class Proofs:
         parts = split(proof.decode("latin-1")) if len(proof) <= MAX_PROOF else None
         if parts is None:
             return self._wrong("form")
-        header = parts.header
-        if header.get("typ") != _TYPE:
-            return self._wrong("typ")
-        algorithm = header.get("alg")
-        if not isinstance(algorithm, str) or algorithm not in self.algorithms:
-            return self._wrong("alg")
-        jwk = header.get("jwk")
-        if not isinstance(jwk, dict):
-            return self._wrong("jwk")
-        try:
-            verifying = key_of_proof(jwk, algorithm)
-        except KeyRefused:
-            return self._wrong("jwk")
-        named = thumbprint(jwk)
-        if named != key:
+        header = proof.partition(b".")[0]
+        holder = self._known.get(header) or self._holder(parts.header)
+        if isinstance(holder, Denial):
+            return holder
+        if holder.thumbprint != key:
             return Denial(Reason.DPOP_KEY, "jkt", self.names)
 
         claims = loads(parts.payload)
@@ -176,11 +182,38 @@ class Proofs:
             claims.get("nonce"), now
         ):
             return Denial(Reason.DPOP_NONCE, "nonce", (self.nonces.at(now),))
-        if not verify(parts, verifying):
+        if not verify(parts, holder.key):
             return self._wrong("signature")
+        self._keep(header, holder)
         # Lengths need not be told apart: a thumbprint's is always the same.
-        used = sha256(named.encode() + identifier.encode()).digest()
+        used = sha256(holder.thumbprint.encode() + identifier.encode()).digest()
         return Proof(used, float(issued_at))
+
+    def _holder(self, header: Mapping[str, Any]) -> Holder | Denial:
+        """Return who is said to have made a proof with this *header*."""
+        if header.get("typ") != _TYPE:
+            return self._wrong("typ")
+        algorithm = header.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in self.algorithms:
+            return self._wrong("alg")
+        jwk = header.get("jwk")
+        if not isinstance(jwk, dict):
+            return self._wrong("jwk")
+        try:
+            return Holder(key_of_proof(jwk, algorithm), thumbprint(jwk))
+        except KeyRefused:
+            return self._wrong("jwk")
+
+    def _keep(self, header: bytes, holder: Holder) -> None:
+        """Keep what *header* was read as: a client sends the same with each proof.
+
+        Only once it holds, and for the key that a token is bound to: whoever invents
+        headers displaces nobody's.
+        """
+        if len(header) <= MAX_KNOWN_HEADER and header not in self._known:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[header] = holder
 
     def _wrong(self, at: str) -> Denial:
         return Denial(Reason.DPOP_INVALID, at, self.names)

@@ -75,6 +75,16 @@ def test_a_library_keeps_no_handler_of_its_own(lines: list[bytes]) -> None:
     assert aside.getvalue() == ""
 
 
+def test_the_http_client_tells_of_no_request(lines: list[bytes]) -> None:
+    """Who asks issuers has a line for what went wrong, and none for each question."""
+    install(LineHandler(lines.append))
+    for name in ("httpx2", "httpcore2.connection"):
+        logging.getLogger(name).info("HTTP Request: POST https://issuer.example/")
+    assert lines == []
+    logging.getLogger("httpx2").warning("something is wrong")
+    assert read(lines)["logger"] == "httpx2"
+
+
 def test_a_traceback_is_redacted_too(lines: list[bytes]) -> None:
     """Its lines of source, its error, and the error's cause."""
     install(LineHandler(lines.append))

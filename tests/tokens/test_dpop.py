@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Denial, Reason
+from gateway.model import Denial, Reason, VerificationKey
+from gateway.tokens import dpop, jwks
 from gateway.tokens.dpop import (
     AHEAD,
     MAX_ID,
@@ -403,3 +404,64 @@ def test_any_bytes_at_all_are_refused(raw: bytes) -> None:
         make.sign(KEY, header.encode(), raw).encode(),
     ):
         assert isinstance(read(proof), Denial)
+
+
+# --- what is kept of a client -----------------------------------------------------
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the algorithms of the keys that are read from now on."""
+    keys: list[str] = []
+    read_key = jwks.key_of_proof
+
+    def counting(jwk: dict[str, Any], algorithm: str) -> VerificationKey:
+        keys.append(algorithm)
+        return read_key(jwk, algorithm)
+
+    monkeypatch.setattr(dpop, "key_of_proof", counting)
+    return keys
+
+
+def test_the_key_of_a_client_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else its proofs say; and each proof is verified."""
+    proofs, keys = Proofs(URL), counted(monkeypatch)
+    for number in range(3):
+        good = read(made(jti=f"j{number}"), proofs=proofs)
+        assert isinstance(good, Proof)
+    assert keys == ["ES256"]
+
+    thief = made(make.key("ES256", "thief"), header={"jwk": jwk_of(KEY)})
+    assert read(thief, proofs=proofs) == wrong("signature")
+    assert read(made(htm="POST"), proofs=proofs) == wrong("htm")
+    stranger = jkt_of(make.key("ES256", "thief"))
+    assert read(made(), proofs=proofs, jkt=stranger) == Denial(
+        Reason.DPOP_KEY, "jkt", ALGS
+    )
+    assert keys == ["ES256"]
+    assert isinstance(read(made(), proofs=Proofs(URL)), Proof)
+    assert keys == ["ES256"] * 2
+
+
+def test_only_who_was_believed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can displace others' keys with proofs that don't hold."""
+    proofs, keys = Proofs(URL), counted(monkeypatch)
+    for _ in range(2):
+        assert read(made(htm="POST"), proofs=proofs) == wrong("htm")
+        assert isinstance(read(made(), proofs=proofs, jkt="other"), Denial)
+    assert len(keys) == 4
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In number, after which it starts afresh; and in bytes."""
+    monkeypatch.setattr(dpop, "MAX_KNOWN", 2)
+    proofs, keys = Proofs(URL), counted(monkeypatch)
+    clients = [make.key("ES256", f"client-{number}") for number in range(3)]
+    for client in clients + clients[1:]:
+        assert isinstance(read(made(client), key=client, proofs=proofs), Proof)
+    assert len(keys) == 4
+
+    monkeypatch.setattr(dpop, "MAX_KNOWN_HEADER", 100)
+    proofs = Proofs(URL)
+    for _ in range(2):
+        assert isinstance(read(made(), proofs=proofs), Proof)
+    assert len(keys) == 6
