@@ -60,9 +60,10 @@ class Bounds:
     turn: float = 0.5  # seconds that one waits for its turn
     failures: int = 5  # in a row, until it is left alone
     rest: float = 1.0  # seconds that it is left alone
-    # That found no active token. A question was measured at 2 ms of ours, more over
-    # TLS, so that these are a twentieth of a processor. At once as many as may wait.
-    in_vain: float = 25.0  # questions a second
+    # That found no active token. A question was measured at 4 ms of ours between other
+    # work, 2 alone, so that these are a twentieth of a processor. At once as many as
+    # may wait.
+    in_vain: float = 12.0  # questions a second
     in_vain_at_once: int = 256
     discovered: float = 3600.0  # seconds that a discovered URL is used
 

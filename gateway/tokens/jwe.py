@@ -71,9 +71,10 @@ AGREED = ("ECDH-ES", "ECDH-ES+A256KW")
 ALGORITHMS = (*SECRET, "RSA-OAEP-256", *AGREED)
 """All that we can open. RSA1_5 and PBES2 are not among them."""
 
-# What may be opened in vain, by `effort`: a twentieth of a processor. And so much can
-# wait, which takes an eighth of a second.
-_IN_VAIN = 50.0  # a second
+# What may be opened in vain, by `effort`: a twentieth of a processor, since between
+# other work an opening takes twice its time. And so much can wait, which takes an
+# eighth of a second.
+_IN_VAIN = 25.0  # a second
 _AT_ONCE = 128.0
 _QUICK = 0.5  # where the thread that serves has opened it before another one has begun
 

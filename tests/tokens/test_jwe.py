@@ -428,7 +428,7 @@ def test_so_many_are_opened_in_vain() -> None:
     for token in (altered(strangers(own)), strangers(own)):
         at = door(own)
         assert in_vain(at, token) == 128
-        assert in_vain(at, token, NOW + 0.5) == 25
+        assert in_vain(at, token, NOW + 0.5) == 12
         # What is refused for its form was not opened.
         assert why(token[:-1], at) == "token.malformed:form"
 
@@ -443,7 +443,7 @@ def test_who_has_opened_in_vain_keeps_nobody_else_from_it() -> None:
         assert isinstance(judged(good, at, client="192.0.2.2"), Principal)
     with pytest.raises(Unavailable):
         judged(good, at, client="192.0.2.1")
-    assert in_vain(at, bad, NOW + 1, client="192.0.2.1") == 12
+    assert in_vain(at, bad, NOW + 1, client="192.0.2.1") == 6
 
 
 def test_good_tokens_are_opened_without_end() -> None:
