@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -44,6 +45,10 @@ from gateway.stores import Stores
 from gateway.tokens.key_status import KeyReport
 
 logger = logging.getLogger("gateway")
+
+# Allocations more than releases until the youngest are looked through; how often these,
+# until those that were left; how often those, until everything.
+_YOUNG_TO_OLD = (700, 3, 300)
 
 
 class Worker:
@@ -359,6 +364,16 @@ class Gateway:
             remove(each)
             each.close()
         self._sockets = []
+
+
+def calm_collector() -> None:
+    """Let Python look for garbage in small pieces, and seldom through everything.
+
+    Of what requests and connections leave there is nothing to find. But whatever is
+    alive is looked through: with 2,000 connections all of it took 40 ms, several times
+    a minute, and the young ones up to 7 ms, in which nobody was served.
+    """
+    gc.set_threshold(*_YOUNG_TO_OLD)
 
 
 async def serve(

@@ -37,7 +37,7 @@ from gateway.model import Unavailable
 from gateway.observe.metrics import dump
 from gateway.proxy import standing
 from gateway.proxy.standing import Standing, Verdict
-from gateway.serving import Worker
+from gateway.serving import Worker, calm_collector
 from gateway.signals import unless
 from gateway.tokens import key_status
 
@@ -98,6 +98,7 @@ def become(birth: Birth, line: socket.socket) -> NoReturn:
         kept = [line.fileno(), *(each.fileno() for each in birth.sockets), *birth.kept]
         close_all_but(kept)
         birth.logs.open(requests=True)
+        calm_collector()
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(Process(birth).run(line))

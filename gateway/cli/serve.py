@@ -30,7 +30,7 @@ from gateway.observe.access import Entry, to_colour, to_json
 from gateway.observe.logs import LineHandler, install
 from gateway.observe.turns import Turns
 from gateway.observe.writer import LogWriter
-from gateway.serving import serve
+from gateway.serving import calm_collector, serve
 
 logger = logging.getLogger("gateway")
 
@@ -168,6 +168,7 @@ def run(
             def serving(gateway: Running) -> None:
                 # What is there now stays. To look it through for garbage, again and
                 # again, took 40 ms each time, in which nobody was served.
+                calm_collector()
                 gc.freeze()
                 on_ready(gateway)
 

@@ -171,12 +171,17 @@ class Front(asyncio.BaseProtocol):
         if self.current is not None or self._waiting:
             self._take_unknown(data, idle=False)
         elif self._in_head or self._line is not None or not self._take_known(data):
-            if self._port.precedence.take(self, now):
+            if self._port.precedence.take(self.go_on, now):
                 self._take_unknown(data, idle=not self._in_head)
                 return
             self._postponed = data
             if not self._in_head:
                 self.deadline = now + self._server.header_timeout
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something was read that has not been seen to."""
+        return bool(self._postponed)
 
     def go_on(self) -> None:
         """Take what had to wait."""

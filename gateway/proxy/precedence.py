@@ -17,18 +17,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 SHARE = 0.0002  # seconds of a turn of the loop
 PATIENCE = 0.02  # seconds that they wait until they get more
-
-
-class Waiting(Protocol):
-    """Who waits until it is seen to."""
-
-    def go_on(self) -> None:
-        """Take what was received. Raises nothing."""
-        ...
 
 
 class Precedence:
@@ -40,17 +31,16 @@ class Precedence:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._queue: deque[tuple[float, Waiting]] = deque()
+        self._queue: deque[tuple[float, Callable[[], None]]] = deque()
         self._is_on = False  # the loop will call us
         self._since = 0.0  # when it last did, or since it will
         self._until: float | None = None  # of the share; None: it was not begun
 
-    def __len__(self) -> int:
-        """Count those that wait."""
-        return len(self._queue)
+    def take(self, work: Callable[[], None], now: float) -> bool:
+        """Tell whether it is the turn of *work*; if not, it is called later.
 
-    def take(self, one: Waiting, now: float) -> bool:
-        """Tell whether *one* goes on at once; if not, it is told later."""
+        It raises nothing.
+        """
         if not self._is_on:
             self._is_on = True
             self._since = now
@@ -61,7 +51,7 @@ class Precedence:
                 return True
             if now < self._until:
                 return True
-        self._queue.append((now, one))
+        self._queue.append((now, work))
         return False
 
     def _next(self) -> None:
@@ -70,8 +60,9 @@ class Precedence:
         until = now + SHARE if self._until is None else self._until
         if queue and now - queue[0][0] > PATIENCE:
             until = max(until, now + (now - self._since))
+        self._until = until
         while queue and now < until:
-            queue.popleft()[1].go_on()
+            queue.popleft()[1]()
             now = self._monotonic()
         self._until = None
         self._since = now

@@ -42,9 +42,6 @@ logger = logging.getLogger(__name__)
 # Seconds between two looks at the deadlines, which are seconds long themselves.
 SWEEP = 0.25
 READ = 32 * 1024  # bytes read from a client at once: a head, and some of a body
-# Connections ended in one turn of the loop. Who opens thousands at once lets them be
-# late at once, and everybody else would wait until the last of them has its answer.
-AT_ONCE = 16
 LISTED_AT_ONCE = 64  # streams entered in one turn of the loop: half a millisecond
 BACKLOG = 2048
 # Requests whose names are made at once. One by one each would cost a system call.
@@ -195,6 +192,7 @@ class DataPort:
             pool.abort()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+            self._sweep_timer = None
         await self._resolver.aclose()
         # One turn of the loop, in which the transports say goodbye.
         await asyncio.sleep(0)
@@ -252,7 +250,7 @@ class DataPort:
         active = sum(front.current is not None for front in self.fronts)
         yield ACTIVE, (), active
         yield CONNECTIONS, ("active",), active
-        waiting = len(self.precedence)
+        waiting = sum(front.is_waiting for front in self.fronts)
         yield CONNECTIONS, ("waiting",), waiting
         yield CONNECTIONS, ("idle",), len(self.fronts) - active - waiting
         yield CONNECTIONS, ("handshake",), len(self._handshakes)
@@ -319,24 +317,34 @@ class DataPort:
                 and not current.is_listed
             ):
                 lasting.append(current)
-        self._see_to(late, lasting, now)
+        # Who opens thousands at once lets them be late at once, and everybody else
+        # would wait until the last of them has its answer.
+        for front in late:
+            self._in_turn(partial(self._end, front, now))
+        self._in_turn(partial(self._enlist, lasting))
 
-    def _see_to(self, late: list[Front], lasting: list[Exchange], now: float) -> None:
-        """End those that are late, and enter what lasts; some in each turn."""
+    def _in_turn(self, work: Callable[[], None]) -> None:
+        if self.precedence.take(work, self.monotonic()):
+            work()
+
+    def _end(self, front: Front, now: float) -> None:
+        # It may have gone, or gone on, since it was found late.
+        if front in self.fronts and front.deadline <= now:
+            _expire(front, now)
+
+    def _enlist(self, lasting: list[Exchange]) -> None:
+        """Enter what lasts, some in each turn; then wait for the next sweep."""
         for one in lasting[-LISTED_AT_ONCE:]:
             try:
                 one.enlist()
             except Exception:
                 logger.exception("request %s is not listed", one.request_id)
         del lasting[-LISTED_AT_ONCE:]
-        for front in late[-AT_ONCE:]:
-            # It may have gone, or gone on, since it was found late.
-            if front in self.fronts and front.deadline <= now:
-                _expire(front, now)
-        del late[-AT_ONCE:]
+        if self._sweep_timer is None:  # the port was closed meanwhile
+            return
         loop = asyncio.get_running_loop()
-        if late or lasting:
-            self._sweep_timer = loop.call_soon(self._see_to, late, lasting, now)
+        if lasting:
+            self._sweep_timer = loop.call_soon(self._enlist, lasting)
         else:
             self._sweep_timer = loop.call_later(SWEEP, self._sweep)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from dataclasses import replace
 
@@ -655,3 +656,49 @@ async def test_a_connection_that_can_not_be_admitted_is_closed(
         monkeypatch.setattr(DataPort, "admit", fail)
 
         assert await bench.say(request(b"/a")) == b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        request(b"/a"),
+        request(b"/wait/a"),
+        post(b"/a", b"abc"),
+        chunked(b"/a", b"abc", b""),
+        request(b"/denied"),
+        request(b"/nowhere/a"),
+        request(b"/a", b"Host: another\r\n"),
+        request(b"/a", b"Connection: close\r\n"),
+        b"GET /a HTTP/1.1\r\nHost: sh",
+    ],
+)
+async def test_a_connection_leaves_no_garbage(data: bytes) -> None:
+    """What is over goes by itself: serving lets Python look for garbage only seldom."""
+    async with running(echoing) as backend, gate_to(backend) as bench:
+
+        async def come_and_go() -> None:
+            caller = await bench.caller()
+            if data.endswith(b"\r\n\r\n") or data.startswith(b"POST"):
+                await caller.call(data)
+            else:
+                await caller.send(data)
+            caller.close()
+            async with asyncio.timeout(5):
+                while bench.port.fronts:
+                    await asyncio.sleep(0.005)
+
+        await come_and_go()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await come_and_go()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = [f"{type(each).__module__}" for each in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert [kind for kind in kinds if kind.startswith("gateway")] == []

@@ -186,7 +186,9 @@ async def elsewhere(words: list[str]) -> Any:
 
 
 async def _main(kind: str, port: str, size: str, seconds: str) -> Any:
-    os.nice(19)
+    # Not os.nice: even with 19 Linux lets us finish our slice of 3 ms before somebody
+    # who wakes up, and the measuring loop would take its own wait for the gateway's.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     if kind == "drip":
         end = asyncio.Event()
         asyncio.get_running_loop().call_later(float(seconds), end.set)
