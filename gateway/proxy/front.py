@@ -115,6 +115,7 @@ class Front(asyncio.BaseProtocol):
     _held = False  # not reading: the body has nowhere to go
     _behind = False  # not reading: later requests wait
     _postponed = b""  # read, and to be taken at its turn
+    _is_lost = False  # the client went away before that
     _ahead = 0  # bytes of later requests
     _line: bytes | None = None  # of the request line, while it is not whole
     _url = b""
@@ -188,7 +189,7 @@ class Front(asyncio.BaseProtocol):
         data, self._postponed = self._postponed, b""
         if self._deaf:
             return
-        if self._behind:
+        if self._behind and not self._is_lost:
             self._behind = False
             self.transport.resume_reading()
         try:
@@ -197,6 +198,8 @@ class Front(asyncio.BaseProtocol):
             # Whoever else waits must not suffer from it.
             logger.exception("a request could not be read")
             self.transport.abort()
+        if self._is_lost:
+            self.connection_lost(None)
 
     def _take_unknown(self, data: bytes, *, idle: bool) -> None:
         """Take what needs the parser; *idle*: it begins a request."""
@@ -319,6 +322,10 @@ class Front(asyncio.BaseProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._port.left(self)
+        if self._postponed:
+            # What had come is read at its turn, for the log alone.
+            self._is_lost = True
+            return
         self._deaf = self.is_last = self._is_closing = True
         self._parser = None  # it holds us as we hold it
         self._reading = None
@@ -361,7 +368,7 @@ class Front(asyncio.BaseProtocol):
             self._deaf = self.is_last = True
             self._reading = None
             self.current.break_off(Denial(Reason.REQUEST_TIMEOUT, "body"))
-        elif self._in_head:
+        elif self._in_head or self._postponed:
             self._broken(Denial(Reason.REQUEST_TIMEOUT, "head"))
         else:
             self.close()
@@ -581,14 +588,16 @@ class Front(asyncio.BaseProtocol):
                 raise _Stop
 
     def _take(self, request: Exchange) -> None:
-        if self.current is None:
+        if self._is_lost:
+            request.gone()
+        elif self.current is None:
             self.current = request
             self.is_last = self._deaf
             request.begin()
-            return
-        self._waiting.append(request)
-        if len(self._waiting) >= MAX_WAITING:
-            self._deaf = True
+        else:
+            self._waiting.append(request)
+            if len(self._waiting) >= MAX_WAITING:
+                self._deaf = True
 
     def _refuse(self, denial: Denial, method: bytes) -> None:
         self._deaf = True

@@ -187,15 +187,18 @@ async def test_what_comes_meanwhile_comes_behind(door: Door) -> None:
 
 
 async def test_who_went_away_is_not_taken(door: Door) -> None:
-    """Nothing is decided for nobody (R32)."""
+    """Nothing is decided for nobody (R32); and what had come is in the log."""
     async with running(echoing) as backend, gate_to(backend) as bench:
-        caller = await told(bench, door, request())
-        caller.close()
-        async with asyncio.timeout(5):
-            while bench.port.fronts:
-                await asyncio.sleep(0.005)
-        door.open()
+        for data in (request(b"/a") + request(b"/b"), b"GET /c HTTP/9.9\r\n\r\n"):
+            caller = await told(bench, door, data)
+            caller.close()
+            async with asyncio.timeout(5):
+                while bench.port.fronts:
+                    await asyncio.sleep(0.005)
+            door.open()
         assert bench.decision.heads == []
+        logged = [(each.path, each.reason, each.status) for each in bench.entries]
+        assert logged == [(path, "client.gone", None) for path in ("/a", "/b", "/c")]
 
 
 async def test_who_waits_is_answered_though_the_port_closes(door: Door) -> None:
@@ -216,9 +219,11 @@ async def test_who_waits_too_long_is_let_go(door: Door) -> None:
     async with running(echoing) as backend, gate_to(backend, server=server) as bench:
         caller = await told(bench, door, request())
         async with asyncio.timeout(5):
+            assert (await caller.answer()).status == 408
             assert await caller.rest() == b""
         door.open()
         assert bench.decision.heads == []
+        assert [each.reason for each in bench.entries] == ["request.timeout:head"]
 
 
 async def test_a_mistake_ends_one_connection(
