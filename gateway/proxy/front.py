@@ -187,13 +187,12 @@ class Front(asyncio.BaseProtocol):
     def go_on(self) -> None:
         """Take what had to wait."""
         data, self._postponed = self._postponed, b""
-        if self._deaf:
-            return
-        if self._behind and not self._is_lost:
+        if self._behind and not self._is_lost and not self._deaf:
             self._behind = False
             self.transport.resume_reading()
         try:
-            self._take_unknown(data, idle=not self._in_head)
+            if not self._deaf:
+                self._take_unknown(data, idle=not self._in_head)
         except Exception:
             # Whoever else waits must not suffer from it.
             logger.exception("a request could not be read")

@@ -218,10 +218,15 @@ async def test_who_waits_too_long_is_let_go(door: Door) -> None:
     server = Server(header_timeout=0.3, idle_timeout=60)
     async with running(echoing) as backend, gate_to(backend, server=server) as bench:
         caller = await told(bench, door, request())
+        (front,) = door.waiting
         async with asyncio.timeout(5):
             assert (await caller.answer()).status == 408
             assert await caller.rest() == b""
+            caller.close()
+            while bench.port.fronts:
+                await asyncio.sleep(0.005)
         door.open()
+        assert front._parser is None, "it would be garbage for Python to find"
         assert bench.decision.heads == []
         assert [each.reason for each in bench.entries] == ["request.timeout:head"]
 
