@@ -12,9 +12,9 @@ Nothing is remembered here: what was answered is kept by the verified-token cach
 that a token is not active is kept by nobody (R65). A token stands in the body of a form
 and nowhere else.
 
-Imports: gateway.adapters.issuer_http, gateway.clock, gateway.config.settings,
-gateway.model, gateway.observe.metrics, gateway.tokens.allowance,
-gateway.tokens.introspection, httpx2.
+Imports: gateway.adapters.issuer_http, gateway.adapters.sources, gateway.clock,
+gateway.config.settings, gateway.model, gateway.observe.metrics,
+gateway.tokens.allowance, gateway.tokens.introspection, httpx2.
 """
 
 from __future__ import annotations
@@ -26,13 +26,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 from urllib.parse import quote_plus, urlencode
 
-import httpx2
-
-from gateway.adapters.issuer_http import (
-    IssuerHttp,
-    Place,
+from gateway.adapters.sources import (
     Resolve,
     SourceAway,
     SourceFailed,
@@ -45,6 +42,11 @@ from gateway.observe.metrics import INTROSPECTIONS, INTROSPECTIONS_PENDING, Samp
 from gateway.tokens.allowance import Shares
 from gateway.tokens.claims import Claims
 from gateway.tokens.introspection import MAX_ANSWER, AnswerRefused, read_answer
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from gateway.adapters.issuer_http import IssuerHttp, Place
 
 logger = logging.getLogger("gateway.introspection")
 
@@ -96,6 +98,9 @@ class IntrospectionClient:
             rules = issuer.introspection
             if rules is None:
                 continue
+            # Whoever asks no issuer does not wait for the HTTP client.
+            from gateway.adapters.issuer_http import IssuerHttp  # noqa: PLC0415
+
             try:
                 http = IssuerHttp(
                     issuer.issuer,

@@ -4,7 +4,7 @@ No cookie jar, no redirects, nothing of the environment, one connection for each
 question. What an operator configured is asked as it stands. What a discovery document
 names is the issuer's word: https, and no address inside our own network (R48).
 
-Imports: gateway.tokens.strict_json, httpx2.
+Imports: gateway.adapters.sources, gateway.tokens.strict_json, httpx2.
 """
 
 from __future__ import annotations
@@ -14,25 +14,16 @@ import contextlib
 import ipaddress
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
+from gateway.adapters.sources import Resolve, SourceAway, SourceFailed, resolve_name
 from gateway.tokens.strict_json import loads
 
 DISCOVERY = "/.well-known/openid-configuration"  # OpenID Connect Discovery section 4
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-class SourceFailed(Exception):  # noqa: N818  (the source did)
-    """A source gave no usable answer. The text names no address and no value."""
-
-
-class SourceAway(SourceFailed):
-    """It gave none at all: it can't be reached, hangs up, or is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +41,6 @@ class Answer:
 
     body: bytes = field(repr=False)
     headers: httpx2.Headers = field(repr=False)
-
-
-async def resolve_name(host: str, port: int) -> list[str]:
-    """Return the addresses of *host*, as the system knows them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class IssuerHttp:

@@ -18,11 +18,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import httpx2
-
-from gateway.adapters.issuer_http import Resolve, SourceFailed, resolve_name
 from gateway.adapters.key_sources import USUAL, KeyFile, KeyUrl, Loaded, Source, Timing
+from gateway.adapters.sources import Resolve, SourceFailed, resolve_name
 from gateway.clock import Clock
 from gateway.config.settings import Issuer
 from gateway.model import KeyNeeded, Unavailable, VerificationKey
@@ -36,6 +35,9 @@ from gateway.tokens.jwks import (
 )
 from gateway.tokens.key_status import KeySetStatus, KeyStatus, State
 from gateway.tokens.thumbprints import public_members, thumbprint
+
+if TYPE_CHECKING:
+    import httpx2
 
 logger = logging.getLogger("gateway.jwks")
 

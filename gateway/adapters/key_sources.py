@@ -1,7 +1,7 @@
 """Where the keys of an issuer come from: a file, or a URL.
 
-Imports: gateway.adapters.issuer_http, gateway.config.settings, gateway.tokens.jwks,
-httpx2.
+Imports: gateway.adapters.issuer_http, gateway.adapters.sources,
+gateway.config.settings, gateway.tokens.jwks, httpx2.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx2
-
-from gateway.adapters.issuer_http import IssuerHttp, Resolve, SourceFailed
+from gateway.adapters.sources import Resolve, SourceFailed
 from gateway.config.settings import Issuer
 from gateway.tokens.jwks import MAX_SET, KeyRefused, KeySet, parse_key_set
+
+if TYPE_CHECKING:
+    import httpx2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class KeyUrl:
         resolve: Resolve,
         transport: httpx2.AsyncBaseTransport | None,
     ) -> None:
+        from gateway.adapters.issuer_http import IssuerHttp  # noqa: PLC0415
+
         self._algorithms = issuer.algorithms
         self._timing = timing
         self._http = IssuerHttp(

@@ -14,7 +14,6 @@ Imports: the standard library only.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -27,10 +26,16 @@ class Precedence:
 
     Args:
         monotonic: Seconds.
+        later: Calls something in the next turn of the loop.
     """
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
         self._monotonic = monotonic
+        self._later = later
         self._queue: deque[tuple[float, Callable[[], None]]] = deque()
         self._is_on = False  # the loop will call us
         self._since = 0.0  # when it last did, or since it will
@@ -44,7 +49,7 @@ class Precedence:
         if not self._is_on:
             self._is_on = True
             self._since = now
-            asyncio.get_running_loop().call_soon(self._next)
+            self._later(self._next)
         if not self._queue:
             if self._until is None:
                 self._until = now + SHARE
@@ -67,6 +72,6 @@ class Precedence:
         self._until = None
         self._since = now
         if queue:
-            asyncio.get_running_loop().call_soon(self._next)
+            self._later(self._next)
         else:
             self._is_on = False

@@ -83,7 +83,7 @@ class DataPort:
         self.fronts: set[Front] = set()
         self.streams = Streams(gate.is_revoked)
         self.known_heads = KnownHeads()
-        self.precedence = Precedence(clock.monotonic)
+        self.precedence = Precedence(clock.monotonic, _in_the_next_turn)
         self.buffer = bytearray(READ)
         self.view = memoryview(self.buffer)
         self.random = random
@@ -347,6 +347,10 @@ class DataPort:
             self._sweep_timer = loop.call_soon(self._enlist, lasting)
         else:
             self._sweep_timer = loop.call_later(SWEEP, self._sweep)
+
+
+def _in_the_next_turn(work: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(work)
 
 
 class _Expiring(Protocol):

@@ -13,7 +13,8 @@ from unittest.mock import patch
 
 import pytest
 
-from gateway.adapters.issuer_http import IssuerHttp, Place, SourceAway, SourceFailed
+from gateway.adapters.issuer_http import IssuerHttp, Place
+from gateway.adapters.sources import SourceAway, SourceFailed
 from tests.adapters.provider import Provider, answer
 
 FORM = b"token=a%26b"

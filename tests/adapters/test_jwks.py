@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwk
 
 from bench.ports import free_port
-from gateway.adapters.issuer_http import resolve_name
 from gateway.adapters.jwks import MAX_GONE, JwksClient
 from gateway.adapters.key_sources import Timing
 from gateway.clock import Clock
@@ -784,11 +783,6 @@ async def test_behind_a_proxy_names_are_the_proxys_to_judge() -> None:
         world = net(jwks_uri=f"https://{address}/keys")
         assert "inside a network" in (await discover(world, proxy=proxy) or "")
     assert await discover(net(jwks_uri="https://8.8.8.8/keys"), proxy=proxy) is None
-
-
-async def test_names_are_looked_up_by_the_system() -> None:
-    """As the loop does it, without blocking."""
-    assert "127.0.0.1" in await resolve_name("127.0.0.1", 443)
 
 
 # --- freshness ------------------------------------------------------------------------

@@ -51,6 +51,7 @@ def play(data: bytes, world: World | None = None) -> tuple[World, bytes]:
     """Let a client say *data*; return what happened, and the stream that it sent."""
     script, stream = data[:SCRIPT].ljust(SCRIPT, b"\0"), data[SCRIPT:]
     world = world or World(answering(script[0]))
+    world.is_busy = bool(script[0] & 0x40)
     at = 0
     for step in script[1:]:
         size = step & 0b11111
@@ -304,6 +305,8 @@ def seeds() -> list[bytes]:
         b"\x08" + bytes([0x61, 0x27, 0x4C, 0x65, 0x30, 0x70, 0x21, 0x00]),
         b"\x0a" + bytes([0x9F, 0x3F, 0xBF, 0xDF, 0xFF, 0x5F, 0x1F, 0x7F]),
         b"\x8b" + bytes([0x3F] * 8),
+        b"\x48" + bytes([0x61, 0x27, 0x4C, 0x65, 0x30, 0x70, 0x21, 0x00]),
+        b"\xcb" + bytes([0x3F] * 8),
     ]
     return [script + stream for stream in streams for script in scripts]
 

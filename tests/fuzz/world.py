@@ -35,6 +35,7 @@ from gateway.observe.access import Entry
 from gateway.proxy.front import Front
 from gateway.proxy.gate import Gate
 from gateway.proxy.pool import Pool
+from gateway.proxy.precedence import Precedence
 from gateway.proxy.server import DataPort
 from gateway.proxy.upstream import Endpoint, UpstreamConnection
 from gateway.wire.headers import Hygiene
@@ -220,6 +221,19 @@ class Upstreams(Pool):
         return connection
 
 
+class _Waiting(Precedence):
+    """Lets whatever has to be read wait where the world is busy."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.clock.monotonic, world.later)
+        self._world = world
+
+    def take(self, work: Callable[[], None], now: float) -> bool:
+        if self._world.is_busy:
+            self._world.later(work)
+        return not self._world.is_busy
+
+
 class World:
     """A data port, one client, one backend.
 
@@ -247,6 +261,8 @@ class World:
             log=self.entries.append,
         )
         self.port = DataPort(gate, self.clock, self._spawn, self._bytes)
+        self.is_busy = False  # whatever has to be read waits
+        self.port.precedence = _Waiting(self)
         self.upstreams = Upstreams(self, upstream, behave)
         self.port.pools = {"backend": self.upstreams}
         self.enter()

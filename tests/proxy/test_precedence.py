@@ -28,7 +28,8 @@ class Loop:
         self.now = 100.0
         self.turn = 0
         self.seen: list[tuple[int, str]] = []
-        self.precedence = Precedence(lambda: self.now)
+        later = asyncio.get_running_loop().call_soon
+        self.precedence = Precedence(lambda: self.now, later)
 
     def come(self, name: str, cost: float = DEAR) -> None:
         """Ask for a request's turn, and take it if it has come."""
