@@ -132,6 +132,7 @@ class Front(asyncio.BaseProtocol):
         self.current = self._line = self._last = None
         self._in_head = self._deaf = self._is_closing = False
         self._held = self._behind = False
+        self._postponed = b""
 
     # The transport's side
 
@@ -169,15 +170,16 @@ class Front(asyncio.BaseProtocol):
             self._pause()
             return
         now = self._now = self._monotonic()
-        if self.current is not None or self._waiting:
-            self._take_unknown(data, idle=False)
-        elif self._in_head or self._line is not None or not self._take_known(data):
-            if self._port.precedence.take(self.go_on, now):
-                self._take_unknown(data, idle=not self._in_head)
+        if self.current is None and not self._waiting:
+            begins = not self._in_head
+            if begins and self._line is None and self._take_known(data):
                 return
-            self._postponed = data
-            if not self._in_head:
-                self.deadline = now + self._server.header_timeout
+            if not self._port.precedence.take(self.go_on, now):
+                self._postponed = data
+                if begins:
+                    self.deadline = now + self._server.header_timeout
+                return
+        self._take_unknown(data)
 
     @property
     def is_waiting(self) -> bool:
@@ -192,7 +194,7 @@ class Front(asyncio.BaseProtocol):
             self.transport.resume_reading()
         try:
             if not self._deaf:
-                self._take_unknown(data, idle=not self._in_head)
+                self._take_unknown(data)
         except Exception:
             # Whoever else waits must not suffer from it.
             logger.exception("a request could not be read")
@@ -200,8 +202,9 @@ class Front(asyncio.BaseProtocol):
         if self._is_lost:
             self.connection_lost(None)
 
-    def _take_unknown(self, data: bytes, *, idle: bool) -> None:
-        """Take what needs the parser; *idle*: it begins a request."""
+    def _take_unknown(self, data: bytes) -> None:
+        """Take what needs the parser."""
+        idle = self.current is None and not self._in_head and not self._waiting
         if idle and self._line is None:
             self._line = b""
         if self._line is not None and not self._is_line_clean(data):

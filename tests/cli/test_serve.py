@@ -105,7 +105,7 @@ def test_what_is_there_at_the_start_is_not_looked_through_again(
 
     And what comes later it looks through whole a thirtieth as often as by itself.
     """
-    happened: list[str] = []
+    happened: list[object] = []
 
     async def served(
         _loaded: Loaded,
@@ -118,10 +118,10 @@ def test_what_is_there_at_the_start_is_not_looked_through_again(
 
     monkeypatch.setattr(serving, "serve", served)
     monkeypatch.setattr(gc, "freeze", lambda: happened.append("frozen"))
-    monkeypatch.setattr(gc, "set_threshold", lambda *_: happened.append("calmed"))
+    monkeypatch.setattr(gc, "set_threshold", lambda *to: happened.append(to))
     site = Site(tmp_path)
     site.write()
     loaded = site.load()
     serving.run(loaded, lambda: loaded, to_json, lambda _: happened.append("ready"))
 
-    assert happened == ["calmed", "frozen", "ready"]
+    assert happened == [(700, 3, 300), "frozen", "ready"]

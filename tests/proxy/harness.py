@@ -8,6 +8,7 @@ outage, `/bug` raises, `/public/...` is a public route, and all else is permitte
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import socket
 import ssl
@@ -15,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 from bench.ports import free_port
@@ -86,6 +88,17 @@ def chunked(target: bytes, *chunks: bytes, fields: bytes = b"") -> bytes:
     pieces = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     head = b"POST %b HTTP/1.1\r\nHost: shop.example\r\n%b" % (target, fields)
     return head + b"Transfer-Encoding: chunked\r\n\r\n" + pieces
+
+
+def once_more(module: ModuleType) -> dict[str, Any]:
+    """Return the asynchronous tests of *module* by their names, to be run once more."""
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if name.startswith("test_")
+        and inspect.iscoroutinefunction(found)
+        and found.__module__ == module.__name__
+    }
 
 
 @dataclass(slots=True)

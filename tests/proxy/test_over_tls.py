@@ -7,9 +7,7 @@ requests are about bytes, and are read once, without.
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,6 +22,7 @@ from tests.proxy import (
     test_long_streams,
     test_websocket,
 )
+from tests.proxy.harness import once_more
 
 CA = Authority()
 OURS = CA.sign()
@@ -46,17 +45,9 @@ def over_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(module, "LINGER_TIME", 0.2)
 
 
-def _again(module: Any) -> dict[str, Any]:
-    return {
-        name: found
-        for name, found in vars(module).items()
-        if name.startswith("test_")
-        and inspect.iscoroutinefunction(found)
-        and found.__module__ == module.__name__
-        and name not in _WITHOUT
-        and not hasattr(found, "pytestmark")
-    }
-
-
 for _module in (test_exchange, test_front, test_long_streams, test_websocket):
-    globals().update(_again(_module))
+    globals().update(
+        (name, found)
+        for name, found in once_more(_module).items()
+        if name not in _WITHOUT and not hasattr(found, "pytestmark")
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -16,7 +14,7 @@ from gateway.proxy.front import LINGER_BYTES, Front
 from gateway.proxy.precedence import PATIENCE, SHARE, Precedence
 from tests.backends import echoing, running
 from tests.proxy import test_front, test_wire_invariants
-from tests.proxy.harness import Bench, Caller, gate_to, post, request
+from tests.proxy.harness import Bench, Caller, gate_to, once_more, post, request
 
 DEAR = 2 * SHARE  # seconds that one of them takes
 
@@ -241,7 +239,7 @@ async def test_a_mistake_ends_one_connection(
         second = await told(bench, door, request())
         read = Front._take_unknown
 
-        def failing(front: Front, data: bytes, *, idle: bool) -> None:
+        def failing(_front: Front, _data: bytes) -> None:
             monkeypatch.setattr(Front, "_take_unknown", read)
             raise RuntimeError("a mistake")
 
@@ -272,15 +270,5 @@ def always_later(
     monkeypatch.setattr(precedence.Precedence, "take", later)
 
 
-def _again(module: Any) -> dict[str, Any]:
-    return {
-        name: found
-        for name, found in vars(module).items()
-        if name.startswith("test_")
-        and inspect.iscoroutinefunction(found)
-        and found.__module__ == module.__name__
-    }
-
-
 for _module in (test_front, test_wire_invariants):
-    globals().update(_again(_module))
+    globals().update(once_more(_module))
